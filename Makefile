@@ -1,0 +1,40 @@
+# Thin: every target is one command that also works by hand.
+SHELL := /bin/bash
+UV := .tools/uv/bin/uv
+RUN := .venv/bin/python -X dev
+VALIDATORS ?= 1
+
+.PHONY: setup system demo test test-long check bench clean
+setup: .venv/.installed
+
+# uv lives in a virtual environment of its own, so that `uv sync` never removes it.
+$(UV):
+	@echo "setup: a virtual environment for uv in .tools/uv"
+	@python3 -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<0.14'
+
+.venv/.installed: $(UV) uv.lock pyproject.toml
+	@echo "setup: Python packages of uv.lock into .venv"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+# Debian's packages for nodes (containers, images, networks). Asks apt only for what is missing.
+system: setup
+	@scripts/install-system.sh
+
+demo: system
+	@.venv/bin/freehold-demo
+
+test: system
+	@.venv/bin/python -m pytest -m "not long"
+
+test-long: system
+	@.venv/bin/python -m pytest --timeout 3600
+
+check: setup
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/deptry src && .venv/bin/vulture
+
+bench: system
+	@.venv/bin/python -m benchmarks
+
+clean:
+	@rm -rf .venv .tools .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

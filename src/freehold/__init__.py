@@ -1,0 +1,1 @@
+"""Freehold: a peer-to-peer cloud whose claims can be checked by anyone."""

@@ -1,0 +1,1 @@
+"""The pure reconcile core of the node agent: events in, instructions out."""

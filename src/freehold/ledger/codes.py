@@ -1,0 +1,62 @@
+"""Result codes of transactions: append-only, stable, part of consensus (docs/spec/transactions.md)."""
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """Why a transaction was refused; 0 is success. Numbers are never reused."""
+
+    OK = 0
+    UNDECODABLE = 1
+    OVERSIZED = 2
+    UNKNOWN_VERSION = 3
+    WRONG_CHAIN = 4
+    EXPIRED = 5
+    VALID_UNTIL_TOO_FAR = 6
+    BAD_SIGNATURE = 7
+    NOT_ENOUGH_WEIGHT = 8
+    WRONG_NONCE = 9
+    FEE_TOO_LOW = 10
+    INSUFFICIENT_BALANCE = 11
+    UNKNOWN_ACCOUNT = 12
+    BAD_AMOUNT = 13
+    BAD_NAME = 14
+    BAD_FIELD = 15
+    TOO_MANY = 16
+    ALREADY_EXISTS = 17
+    UNKNOWN_FARM = 18
+    UNKNOWN_NODE = 19
+    NOT_OWNER = 20
+    BAD_POSSESSION = 21
+    STAKE_TOO_LOW = 22
+    NODE_BUSY = 23
+    NODE_RETIRED = 24
+    UNKNOWN_LEASE = 25
+    UNKNOWN_DEPLOYMENT = 26
+    NO_CAPACITY = 27
+    PRICE_TOO_LOW = 28
+    SAME_OWNER = 29
+    NOT_MEMBER = 30
+    ALREADY_ACCEPTED = 31
+    DEADLINE_PASSED = 32
+    DEADLINE_NOT_PASSED = 33
+    LEASE_CLOSED = 34
+    LEASE_NOT_ACTIVE = 35
+    STALE_TERM = 36
+    TERM_LIMIT = 37
+    WRONG_EPOCH = 38
+    OUTSIDE_WINDOW = 39
+    VOID_EPOCH = 40
+    DUPLICATE_REPORT = 41
+    WRONG_DRAW = 42
+    NOT_SORTED = 43
+    NOT_DRAWN = 44
+    CHALLENGE_OPEN = 45
+    UNKNOWN_CHALLENGE = 46
+    CHALLENGE_SETTLED = 47
+    DUPLICATE_VERDICT = 48
+    NO_STANDBY = 49
+    NOTHING_TO_CLAIM = 50
+    MISPLACED_BEACON = 51
+    BAD_BEACON = 52
+    MALFORMED_BODY = 53

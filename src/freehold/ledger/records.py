@@ -1,0 +1,239 @@
+"""What the state holds: one record per key, each with its version first (docs/spec/state.md).
+
+Times are milliseconds of block time since the Unix epoch, durations milliseconds, amounts 10^-7 token.
+"""
+
+from freehold.base.codec import Record
+from freehold.ledger.transactions import Offer, Place, Probe, Resources
+
+ACCOUNT_VERSION = NODE_VERSION = LEASE_VERSION = 1
+
+
+class Params(Record):
+    """Fixed at genesis: chain id, times and the preset's values by name, in the order of `Preset`'s fields."""
+
+    version: int
+    chain_id: str
+    genesis_ms: int
+    preset: str
+    values: list[int]
+    validators: list[tuple[bytes, int]]  # public key, power
+    faucet: bytes  # empty when there is none
+
+
+class Totals(Record):
+    """Counters of the whole ledger; with the records' own sums they prove that tokens are conserved."""
+
+    version: int
+    supply: int
+    treasury: int
+    fees: int
+    node_slots: int  # M: slots handed out so far
+    epoch: int  # of the newest block
+    void_ms: int  # total length of void epochs so far
+    height: int
+    time_ms: int
+
+
+class Account(Record):
+    """`reserved` of the balance is the account's own record deposit and cannot be spent."""
+
+    version: int
+    balance: int
+    nonce: int
+    reserved: int
+    threshold: int  # 0: the id's own key alone
+    signers: list[tuple[bytes, int]]
+
+
+class Farm(Record):
+    """A farm; its id is its owner's account id. `nodes` counts records that stand."""
+
+    version: int
+    name: str
+    place: Place
+    nodes: int
+    deposit: int
+
+
+class Node(Record):
+    """A node: keys, addresses, what it offers and what of it is leased."""
+
+    version: int
+    farm: bytes
+    slot: int
+    box_key: bytes
+    addresses: list[str]
+    place: Place
+    capacity: Resources
+    used: Resources
+    lease_slots: bytes  # 32 bytes: bit i says that lease slot i is taken
+    offer: Offer
+    stake: int
+    deposit: int
+    registered_epoch: int
+    retired_epoch: int  # 0: not retired
+    last_report_epoch: int  # -1: none yet
+    history_count: int  # reports so far; leaves of the Merkle mountain range
+    history_root: bytes
+
+
+class NodeHistory(Record):
+    """Peaks of a node's Merkle mountain range over all its reports, highest first."""
+
+    version: int
+    count: int
+    peaks: list[bytes]
+
+
+class NodeSlot(Record):
+    """One row of the append-only table from which witnesses are drawn.
+
+    `stakes` are (epoch from which it counts, stake), oldest first, at most three. Active in epochs
+    first_epoch..last_epoch; last_epoch -1 means no end.
+    """
+
+    version: int
+    node: bytes
+    owner: bytes
+    stakes: list[tuple[int, int]]
+    first_epoch: int
+    last_epoch: int
+    genesis: bool  # counts as fully aged
+
+
+class EpochRecord(Record):
+    """Written by the first block in an epoch; `ticks_covered` grows while it lasts. Lives at (epoch mod R)."""
+
+    version: int
+    epoch: int
+    first_height: int
+    first_ms: int
+    node_slots: int  # M for the draws of this epoch
+    beacon: bytes
+    ticks_covered: int
+    last_tick: int
+    void_ms_before: int  # total of void time when it began
+
+
+class BeaconRecord(Record):
+    """The beacon of one height; the last 64 stay, at (height mod 64)."""
+
+    version: int
+    height: int
+    value: bytes
+
+
+class ReportRecord(Record):
+    """A node's report for an epoch, stored at (node, epoch mod R)."""
+
+    version: int
+    epoch: int
+    received_ms: int
+    evidence_root: bytes
+    lease_bits: bytes
+    witnesses: list[int]
+    threshold: int  # t' for the number drawn
+    duty_targets: list[int]
+    duty_root: bytes
+    duty_count: int
+
+
+class Deployment(Record):
+    """What a tenant asked for; `leases` are those that still stand."""
+
+    version: int
+    tenant: bytes
+    name: str
+    access_keys: list[bytes]
+    leases: list[bytes]
+    created_ms: int
+    deposit: int
+
+
+class Member(Record):
+    """A node in a lease: `slot` is its lease slot there; accepted_ms 0 until it accepted; lost when its term was ended."""
+
+    node: bytes
+    slot: int
+    accepted_ms: int
+    erofs_digest: bytes
+    lost: bool
+
+
+class Term(Record):
+    """Who holds the lease: the member's index, decided at, and in force from the first block at or after from_ms."""
+
+    member: int
+    decided_ms: int
+    from_ms: int
+
+
+class Lease(Record):
+    """A contract between a tenant and a primary with ordered standbys. Term n is terms[n - 1].
+
+    It runs from `started_ms` (the primary's acceptance; 0 before) for `prepaid_ms` plus the void time since, or to
+    `closed_ms` (0 while open). `settled_epoch` is the next epoch to claim. `escrow` pays the rest.
+    """
+
+    version: int
+    tenant: bytes
+    deployment: bytes
+    service: str
+    replica: int
+    members: list[Member]
+    terms: list[Term]
+    resources: Resources
+    image_digest: bytes
+    spec_hash: bytes
+    probe: Probe
+    ports: list[int]
+    price_per_hour: int
+    reserve_per_hour: int
+    prepaid_ms: int
+    failover_empty: bool
+    created_ms: int
+    accept_by_ms: int
+    started_ms: int
+    void_ms_at_start: int
+    closed_ms: int
+    close_reason: str
+    settled_epoch: int
+    escrow: int
+    bounty: int
+    deposit: int
+    bounty_epoch: int  # last epoch in which a bounty was paid; -1: never
+    challenge: bytes  # id of the open challenge; empty: none
+    paid: int  # so far, to members, witnesses and treasury
+    refunded: int  # so far, to the tenant
+
+
+class ChallengeRecord(Record):
+    """An open challenge. `witnesses` are slots, drawn from the next block's beacon when the first verdict arrives."""
+
+    version: int
+    lease: bytes
+    term: int
+    challenger: bytes
+    posted_height: int
+    posted_ms: int
+    bond: int
+    bounty: int
+    witnesses: list[int]
+    threshold: int
+    verdicts: list[tuple[int, bool]]  # (slot, down), in order of arrival
+    decided_ms: int  # 0 until t witnesses said down
+
+
+class NodeLease(Record):
+    """The lease in one of a node's lease slots."""
+
+    version: int
+    lease: bytes
+
+
+class TenantIndex(Record):
+    """The ids of a tenant's standing deployments, oldest first; at most 256."""
+
+    version: int
+    deployments: list[bytes]

@@ -1,0 +1,303 @@
+"""Transactions: what people and nodes ask of the ledger (docs/spec/transactions.md).
+
+A transaction is the canonical encoding of a `Tx`. What is signed is `signing_bytes(TX_SIGN, chain_id, unsigned)` where
+`unsigned` encodes the same record with an empty list of signatures. The id is the tagged hash of the whole encoding.
+Tags and field order are consensus: they are only ever appended to.
+"""
+
+from enum import IntEnum
+
+from freehold.base.codec import Record, decode, encode
+from freehold.base.errors import CodecError
+from freehold.base.limits import MAX_TX_BYTES
+from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
+
+TX_VERSION = 1
+MAX_VALID_HEIGHTS = 10_000  # how far ahead `valid_until` may lie
+
+
+class Resources(Record):
+    """Capacity, offered or asked: thousandths of a vcpu, MiB of memory, MiB of ssd."""
+
+    vcpu_milli: int
+    memory_mib: int
+    disk_mib: int
+
+
+class Offer(Record):
+    """A node's asking price in 10^-7 token: per vcpu and hour, per GiB of memory and hour, per GiB of ssd and hour."""
+
+    vcpu_hour: int
+    memory_gib_hour: int
+    disk_gib_hour: int
+
+
+class Place(Record):
+    """Where a farm is, coarsely: ISO 3166 alpha-2 country and a city name (may be empty)."""
+
+    country: str
+    city: str
+
+
+class ProbeKind(IntEnum):
+    """What a witness speaks to a container's probe port."""
+
+    NONE = 0
+    TCP = 1
+    HTTP = 2
+
+
+class Probe(Record):
+    """In clear on the lease: kind, port inside the container, path (at most 128 bytes, HTTP only)."""
+
+    kind: int
+    port: int
+    path: str
+
+
+class LeaseOrder(Record):
+    """One lease as a tenant asks for it: one service replica on a primary with ordered standbys."""
+
+    service: str
+    replica: int
+    members: list[bytes]  # node ids: primary, then standbys in order
+    resources: Resources
+    image_digest: bytes  # SHA-256 of the OCI manifest
+    spec_hash: bytes  # tagged_hash(SPEC, salt, spec)
+    probe: Probe
+    ports: list[int]  # published container ports, reachable by tunnel
+    price_per_hour: int  # at least every member's asking price for the resources
+    prepaid_ms: int
+    failover_empty: bool  # a local volume may start empty on the standby
+
+
+class Transfer(Record, tag=1):
+    """Move `amount` to `to`; an unknown `to` becomes an account and keeps a record deposit aside."""
+
+    to: bytes
+    amount: int
+
+
+class SetSigners(Record, tag=2):
+    """Replace the sender's signers: sorted (key, weight) pairs, and the weight that a transaction needs."""
+
+    signers: list[tuple[bytes, int]]
+    threshold: int
+
+
+class RegisterFarm(Record, tag=3):
+    """Make the sender a farm owner; the farm's id is the sender's account id."""
+
+    name: str
+    place: Place
+
+
+class RegisterNode(Record, tag=4):
+    """Add a node to the sender's farm. `possession` is the node key's signature over (farm, box_key), tag NODE_POSSESSION.
+
+    `stake` and `purse` leave the farm's balance; the purse is the node's own account, for bonds.
+    """
+
+    node: bytes
+    box_key: bytes
+    possession: bytes
+    addresses: list[str]  # "ip:port", at most 4, of the farmer's choice: public
+    capacity: Resources
+    offer: Offer
+    stake: int
+    purse: int
+
+
+class UpdateNode(Record, tag=5):
+    """Change a node's addresses, capacity (never below what is leased) and offer (running leases keep their price)."""
+
+    node: bytes
+    addresses: list[str]
+    capacity: Resources
+    offer: Offer
+
+
+class AddStake(Record, tag=6):
+    """Move `amount` from the farm to its node's stake."""
+
+    node: bytes
+    amount: int
+
+
+class RetireNode(Record, tag=7):
+    """End a node that holds no lease: it is drawn no more, and its stake returns once its last window has closed."""
+
+    node: bytes
+
+
+class ReleaseNode(Record, tag=8):
+    """Remove a retired node's record and give stake and deposit back, after its last report window."""
+
+    node: bytes
+
+
+class Deploy(Record, tag=10):
+    """Create a deployment: all of its leases or none. Escrow, bounty and deposits leave the tenant's balance."""
+
+    name: str
+    access_keys: list[bytes]  # endpoint ids by which the tenant's clients are known to members
+    leases: list[LeaseOrder]
+
+
+class Accept(Record, tag=11):
+    """A member (the sender, a node) has opened its spec, holds the image and the capacity. Free, no nonce."""
+
+    lease: bytes
+    erofs_digest: bytes
+
+
+class Refund(Record, tag=12):
+    """Anyone: end a lease whose primary let the accept deadline pass; everything goes back to the tenant."""
+
+    lease: bytes
+
+
+class TopUp(Record, tag=13):
+    """Prepay `add_ms` more, at the lease's frozen price."""
+
+    lease: bytes
+    add_ms: int
+
+
+class Close(Record, tag=14):
+    """The tenant ends a lease now; what is not yet reported stays locked until its windows have closed."""
+
+    lease: bytes
+    reason: str
+
+
+class Claim(Record, tag=15):
+    """Anyone: settle a lease's epochs first..last (at most 24, in order), paid for out of what is claimed."""
+
+    lease: bytes
+    first_epoch: int
+    last_epoch: int
+
+
+class Report(Record, tag=20):
+    """A node's one report for an epoch. Free, no nonce: (node, epoch) is the replay key.
+
+    `lease_bits` is 32 bytes: bit i (byte i // 8, bit i % 8, least significant first) says that the lease in slot i was
+    served. `witnesses` are the slots drawn for this node, in the order of the draw. `duty_targets` are the sorted
+    slots of the nodes whose duty passed.
+    """
+
+    epoch: int
+    evidence_root: bytes
+    lease_bits: bytes
+    witnesses: list[int]
+    duty_targets: list[int]
+    duty_root: bytes
+    duty_count: int
+
+
+class Challenge(Record, tag=21):
+    """An accepted standby (a node) or the tenant says that the holder of `term` is down; a bond is locked."""
+
+    lease: bytes
+    term: int
+
+
+class Verdict(Record, tag=22):
+    """A drawn witness (the sender, a node) says whether it reached the challenged node. Free, no nonce."""
+
+    challenge: bytes
+    down: bool
+
+
+class Resolve(Record, tag=23):
+    """Anyone: settle a challenge whose verdict window has closed: fees, bond and bounty move."""
+
+    challenge: bytes
+
+
+Body = (
+    Transfer
+    | SetSigners
+    | RegisterFarm
+    | RegisterNode
+    | UpdateNode
+    | AddStake
+    | RetireNode
+    | ReleaseNode
+    | Deploy
+    | Accept
+    | Refund
+    | TopUp
+    | Close
+    | Claim
+    | Report
+    | Challenge
+    | Verdict
+    | Resolve
+)
+
+# Signed by a node's key, free, without a nonce; in the reports lane.
+FREE_BODIES = (Accept, Report, Verdict)
+
+
+class Tx(Record):
+    """A signed transaction. `sender` is an account id or, for free bodies and challenges, a node id.
+
+    `nonce` is the sender's next (0 for free bodies); `valid_until` is the last height at which it may be included.
+    `signatures` are (public key, signature) pairs sorted by key.
+    """
+
+    version: int
+    chain_id: str
+    sender: bytes
+    nonce: int
+    fee: int
+    valid_until: int
+    body: Body
+    signatures: list[tuple[bytes, bytes]]
+
+
+class BeaconTx(Record, tag="beacon"):
+    """The proposer's first transaction of each block: its signature over (chain id, height), tag BEACON_SIGN."""
+
+    height: int
+    signature: bytes
+
+
+def decode_tx(data: bytes) -> Tx:
+    """Decode a transaction from outside.
+
+    Raises:
+        CodecError: too long, malformed, or not canonical.
+    """
+    tx = decode(data, Tx, max_bytes=MAX_TX_BYTES)
+    if tx.version != TX_VERSION:
+        raise CodecError(f"transaction version {tx.version} is not known", code="unknown_version")
+    return tx
+
+
+def tx_signing_bytes(tx: Tx) -> bytes:
+    """What the signers sign: the transaction without its signatures, tagged, with the chain id."""
+    unsigned = Tx(tx.version, tx.chain_id, tx.sender, tx.nonce, tx.fee, tx.valid_until, tx.body, [])
+    return signing_bytes(Purpose.TX_SIGN, tx.chain_id, encode(unsigned))
+
+
+def tx_id(data: bytes) -> bytes:
+    """The id by which a transaction is known: the tagged hash of its encoding."""
+    return tagged_hash(Purpose.TX_ID, data)
+
+
+def lease_id(deployment: bytes, service: str, replica: int) -> bytes:
+    """The id of one lease of a deployment."""
+    return tagged_hash(Purpose.LEASE_ID, deployment, service.encode(), replica.to_bytes(4, "big"))
+
+
+def deployment_id(chain_id: str, tenant: bytes, nonce: int) -> bytes:
+    """The id of the deployment that the tenant's transaction with this nonce creates."""
+    return tagged_hash(Purpose.DEPLOYMENT_ID, chain_id.encode(), tenant, nonce.to_bytes(8, "big"))
+
+
+def challenge_id(lease: bytes, term: int, challenger: bytes, height: int) -> bytes:
+    """The id of a challenge posted at a height."""
+    return tagged_hash(Purpose.CHALLENGE_ID, lease, term.to_bytes(4, "big"), challenger, height.to_bytes(8, "big"))

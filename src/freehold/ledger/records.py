@@ -152,7 +152,7 @@ class Deployment(Record):
 
 
 class Member(Record):
-    """A node in a lease: `slot` is its lease slot there; accepted_ms 0 until it accepted; lost when its term was ended."""
+    """A node in a lease: its lease slot there; accepted_ms 0 until it accepted; lost once its term was ended."""
 
     node: bytes
     slot: int
@@ -167,6 +167,21 @@ class Term(Record):
     member: int
     decided_ms: int
     from_ms: int
+
+
+class Settlement(Record):
+    """What a claim found for one epoch of a lease: `seen` of `drawn` witnesses saw the holder serve it.
+
+    `member` held the term at the epoch's end; `paid` went out, `refunded` back to the tenant.
+    """
+
+    epoch: int
+    member: int
+    term: int
+    seen: int
+    drawn: int
+    paid: int
+    refunded: int
 
 
 class Lease(Record):
@@ -206,6 +221,7 @@ class Lease(Record):
     challenge: bytes  # id of the open challenge; empty: none
     paid: int  # so far, to members, witnesses and treasury
     refunded: int  # so far, to the tenant
+    settlements: list[Settlement]  # of the last 24 epochs claimed: one state proof shows a day of service
 
 
 class ChallengeRecord(Record):

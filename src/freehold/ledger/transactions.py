@@ -93,9 +93,9 @@ class RegisterFarm(Record, tag=3):
 
 
 class RegisterNode(Record, tag=4):
-    """Add a node to the sender's farm. `possession` is the node key's signature over (farm, box_key), tag NODE_POSSESSION.
+    """Add a node to the sender's farm.
 
-    `stake` and `purse` leave the farm's balance; the purse is the node's own account, for bonds.
+    `possession` is the node key's signature over (farm, box_key), tag NODE_POSSESSION. `stake` and `purse` leave the farm's balance; the purse is the node's own account, for bonds.
     """
 
     node: bytes

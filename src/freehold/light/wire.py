@@ -1,0 +1,356 @@
+"""A small strict protobuf codec: one accepted byte form per message.
+
+CometBFT and ICS-23 speak protobuf, whose ordinary decoders accept many byte forms of one message (unknown fields, any
+order, padded varints, explicit defaults). Here decoding refuses every form but the one that encoding gives, so a
+header, commit or proof has one spelling and no byte of it is without meaning (docs/spec/light-client.md).
+
+A message is a frozen struct with a table of its fields in ascending order of number. Messages are never recursive, so
+the depth of decoding is bounded by the tables; lengths and counts are bounded by each field's `limit`.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum, auto
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from freehold.base.errors import CodecError, check
+from freehold.base.limits import MAX_BLOCK_BYTES
+
+MAX_MESSAGE_BYTES = 2 * MAX_BLOCK_BYTES  # a whole block with its header and commit
+
+M = TypeVar("M", bound="Message")
+
+_U64 = 1 << 64
+_VARINT, _FIXED64, _LENGTH = 0, 1, 2
+
+
+class Kind(IntEnum):
+    """How a field is written; a field with its default value is left out unless its kind says otherwise."""
+
+    UINT32 = auto()
+    UINT64 = auto()
+    INT32 = auto()
+    INT64 = auto()
+    ENUM = auto()  # non-negative int32
+    BOOL = auto()
+    SFIXED64 = auto()
+    BYTES = auto()
+    STRING = auto()
+    ONEOF_BYTES = auto()  # written even when empty
+    MESSAGE = auto()  # gogoproto's non-nullable: written even when empty
+    OPTIONAL = auto()  # a message, None when absent
+    REPEATED = auto()  # messages
+    REPEATED_BYTES = auto()
+    REPEATED_INT32 = auto()  # packed
+
+
+class Field(NamedTuple):
+    """One row of a message's table.
+
+    Attributes:
+        number: the field number.
+        name: the attribute of the struct.
+        kind: how it is written.
+        message: the type of a nested message.
+        limit: the longest bytes or string, in bytes, or the highest count of a repeated field.
+    """
+
+    number: int
+    name: str
+    kind: Kind
+    message: "type[Message] | None" = None
+    limit: int = 0
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Base of every protobuf message; subclasses set `FIELDS`."""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = ()
+
+    def encode(self) -> bytes:
+        """Write the one byte form of this message."""
+        return _encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Self:
+        """Read a message from the byte form that `encode` gives.
+
+        Args:
+            data: at most `max_bytes` long.
+            max_bytes: refuse longer input before looking at it.
+
+        Raises:
+            CodecError: too long, or any other byte form.
+        """
+        if len(data) > max_bytes:
+            raise CodecError(f"{len(data)} bytes, at most {max_bytes} allowed", code="oversized")
+        return _decode(cls, bytes(data), 0, len(data))
+
+    def validate(self) -> None:
+        """Check what the table cannot say; called at the end of decoding.
+
+        Raises:
+            CodecError: a value is outside what the message allows.
+        """
+
+
+def encode_varint(value: int) -> bytes:
+    """Write an unsigned 64-bit integer as a minimal varint.
+
+    Args:
+        value: 0 <= value < 2^64.
+    """
+    if value < 0x80:
+        check(value >= 0, "varint_not_negative", value=value)
+        return bytes((value,))
+    check(value < _U64, "varint_in_range", value=value)
+    out = bytearray()
+    while value >= 0x80:
+        out.append((value & 0x7F) | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode_varint(data: bytes, offset: int, end: int) -> tuple[int, int]:
+    """Read a minimal varint of at most 64 bits.
+
+    Returns:
+        The value and the offset behind it.
+
+    Raises:
+        CodecError: cut short, longer than needed, or above 64 bits.
+    """
+    value = shift = 0
+    while True:
+        if offset >= end:
+            raise CodecError("varint is cut short", code="undecodable")
+        byte = data[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 63:
+            raise CodecError("varint is longer than 64 bits", code="undecodable")
+    if value >= _U64:
+        raise CodecError("varint is longer than 64 bits", code="undecodable")
+    if byte == 0 and shift:
+        raise CodecError("varint is not minimal", code="not_canonical")
+    return value, offset
+
+
+def length_delimited(data: bytes) -> bytes:
+    """Put the length of data in front of it, as a varint."""
+    return encode_varint(len(data)) + data
+
+
+# --- encoding -------------------------------------------------------------------------------------------------------
+
+_RANGES: dict[Kind, tuple[int, int]] = {
+    Kind.UINT32: (0, (1 << 32) - 1),
+    Kind.UINT64: (0, _U64 - 1),
+    Kind.INT32: (-(1 << 31), (1 << 31) - 1),
+    Kind.INT64: (-(1 << 63), (1 << 63) - 1),
+    Kind.ENUM: (0, (1 << 31) - 1),
+    Kind.BOOL: (0, 1),
+    Kind.SFIXED64: (-(1 << 63), (1 << 63) - 1),
+    Kind.REPEATED_INT32: (-(1 << 31), (1 << 31) - 1),
+}
+
+
+def _encode(message: Message) -> bytes:
+    out = bytearray()
+    for field in message.FIELDS:
+        _ENCODERS[field.kind](out, field, getattr(message, field.name))
+    return bytes(out)
+
+
+def _checked(field: Field, value: int) -> int:
+    low, high = _RANGES[field.kind]
+    check(low <= value <= high, "wire_integer_in_range", field=field.name, value=value)
+    return value
+
+
+def _put(out: bytearray, field: Field, data: bytes) -> None:
+    out += encode_varint(field.number << 3 | _LENGTH)
+    out += encode_varint(len(data))
+    out += data
+
+
+def _put_integer(out: bytearray, field: Field, value: int) -> None:
+    if value:
+        out += encode_varint(field.number << 3 | _VARINT)
+        out += encode_varint(_checked(field, int(value)) % _U64)
+
+
+def _put_fixed(out: bytearray, field: Field, value: int) -> None:
+    if value:
+        out += encode_varint(field.number << 3 | _FIXED64)
+        out += _checked(field, value).to_bytes(8, "little", signed=True)
+
+
+def _put_bytes(out: bytearray, field: Field, value: bytes) -> None:
+    if value:
+        _put(out, field, value)
+
+
+def _put_string(out: bytearray, field: Field, value: str) -> None:
+    if value:
+        _put(out, field, value.encode())
+
+
+def _put_message(out: bytearray, field: Field, value: Message) -> None:
+    _put(out, field, _encode(value))
+
+
+def _put_optional(out: bytearray, field: Field, value: Message | None) -> None:
+    if value is not None:
+        _put(out, field, _encode(value))
+
+
+def _put_messages(out: bytearray, field: Field, value: tuple[Message, ...]) -> None:
+    for item in value:
+        _put(out, field, _encode(item))
+
+
+def _put_repeated_bytes(out: bytearray, field: Field, value: tuple[bytes, ...]) -> None:
+    for item in value:
+        _put(out, field, item)
+
+
+def _put_packed(out: bytearray, field: Field, value: tuple[int, ...]) -> None:
+    if value:
+        _put(out, field, b"".join(encode_varint(_checked(field, item) % _U64) for item in value))
+
+
+_ENCODERS: dict[Kind, Callable[[bytearray, Field, Any], None]] = {
+    Kind.UINT32: _put_integer,
+    Kind.UINT64: _put_integer,
+    Kind.INT32: _put_integer,
+    Kind.INT64: _put_integer,
+    Kind.ENUM: _put_integer,
+    Kind.BOOL: _put_integer,
+    Kind.SFIXED64: _put_fixed,
+    Kind.BYTES: _put_bytes,
+    Kind.STRING: _put_string,
+    Kind.ONEOF_BYTES: _put,
+    Kind.MESSAGE: _put_message,
+    Kind.OPTIONAL: _put_optional,
+    Kind.REPEATED: _put_messages,
+    Kind.REPEATED_BYTES: _put_repeated_bytes,
+    Kind.REPEATED_INT32: _put_packed,
+}
+
+# --- decoding -------------------------------------------------------------------------------------------------------
+
+_WIRE_TYPES = {kind: _VARINT if kind <= Kind.BOOL else _LENGTH for kind in Kind} | {Kind.SFIXED64: _FIXED64}
+
+
+@cache
+def _table(kind: type[Message]) -> dict[int, tuple[Field, bool]]:
+    """The fields of a message by tag, each with whether it may stand several times in a row."""
+    return {
+        field.number << 3 | _WIRE_TYPES[field.kind]: (field, field.kind in (Kind.REPEATED, Kind.REPEATED_BYTES))
+        for field in kind.FIELDS
+    }
+
+
+def _decode(kind: type[M], data: bytes, offset: int, end: int) -> M:
+    table = _table(kind)
+    values: dict[str, Any] = {}
+    last = 0
+    while offset < end:
+        tag, offset = decode_varint(data, offset, end)
+        row = table.get(tag)
+        if row is None:
+            raise CodecError(f"{kind.__name__} has no field with tag {tag}", code="unknown_field")
+        field, repeated = row
+        if tag < last or (tag == last and not repeated):
+            raise CodecError(f"{kind.__name__}.{field.name} is repeated or out of order", code="not_canonical")
+        last = tag
+        if tag & 7 == _LENGTH:
+            length, offset = decode_varint(data, offset, end)
+            if length > end - offset:
+                raise CodecError(f"{kind.__name__}.{field.name} is cut short", code="undecodable")
+            value = _read_delimited(kind, field, data, offset, offset + length)
+            offset += length
+        else:
+            value, offset = _read_number(kind, field, data, offset, end)
+        if repeated:
+            items = values.setdefault(field.name, [])
+            if len(items) >= field.limit:
+                raise CodecError(f"{kind.__name__}.{field.name} has more than {field.limit} items", code="oversized")
+            items.append(value)
+        else:
+            values[field.name] = value
+    return _build(kind, values)
+
+
+def _read_number(kind: type[Message], field: Field, data: bytes, offset: int, end: int) -> tuple[Any, int]:
+    if field.kind is Kind.SFIXED64:
+        if end - offset < 8:
+            raise CodecError(f"{kind.__name__}.{field.name} is cut short", code="undecodable")
+        value = int.from_bytes(data[offset : offset + 8], "little", signed=True)
+        offset += 8
+    else:
+        value, offset = decode_varint(data, offset, end)
+        value = _ranged(kind, field, value)
+    if value == 0:
+        raise CodecError(f"{kind.__name__}.{field.name} writes its default", code="not_canonical")
+    return (True if field.kind is Kind.BOOL else value), offset
+
+
+def _ranged(kind: type[Message], field: Field, value: int) -> int:
+    low, high = _RANGES[field.kind]
+    if low < 0 and value >> 63:
+        value -= _U64
+    if not low <= value <= high:
+        raise CodecError(f"{kind.__name__}.{field.name} is out of range", code="undecodable")
+    return value
+
+
+def _read_delimited(kind: type[Message], field: Field, data: bytes, start: int, end: int) -> Any:
+    shape = field.kind
+    if shape in (Kind.MESSAGE, Kind.OPTIONAL, Kind.REPEATED):
+        if field.message is None:
+            raise CodecError(f"{kind.__name__}.{field.name} has no type", code="undecodable")
+        return _decode(field.message, data, start, end)
+    if shape is Kind.REPEATED_INT32:
+        return _read_packed(kind, field, data, start, end)
+    if shape is not Kind.REPEATED_BYTES and end - start > field.limit:
+        raise CodecError(f"{kind.__name__}.{field.name} is longer than {field.limit} bytes", code="oversized")
+    if start == end and shape in (Kind.BYTES, Kind.STRING):
+        raise CodecError(f"{kind.__name__}.{field.name} writes its default", code="not_canonical")
+    raw = data[start:end]
+    if shape is not Kind.STRING:
+        return raw
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise CodecError(f"{kind.__name__}.{field.name} is not UTF-8", code="undecodable") from None
+
+
+def _read_packed(kind: type[Message], field: Field, data: bytes, start: int, end: int) -> tuple[int, ...]:
+    items: list[int] = []
+    while start < end:
+        value, start = decode_varint(data, start, end)
+        items.append(_ranged(kind, field, value))
+        if len(items) > field.limit:
+            raise CodecError(f"{kind.__name__}.{field.name} has more than {field.limit} items", code="oversized")
+    if not items:
+        raise CodecError(f"{kind.__name__}.{field.name} writes its default", code="not_canonical")
+    return tuple(items)
+
+
+def _build(kind: type[M], values: dict[str, Any]) -> M:
+    for field in kind.FIELDS:
+        if field.kind in (Kind.MESSAGE, Kind.ONEOF_BYTES) and field.name not in values:
+            raise CodecError(f"{kind.__name__}.{field.name} is missing", code="not_canonical")
+        if field.kind in (Kind.REPEATED, Kind.REPEATED_BYTES) and field.name in values:
+            values[field.name] = tuple(values[field.name])
+    message = kind(**values)
+    message.validate()
+    return message

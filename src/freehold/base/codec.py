@@ -6,7 +6,7 @@ plain int, str, bytes, list. Decoding re-encodes and compares, so two encodings 
 """
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -17,7 +17,12 @@ T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _RecordMeta(msgspec.StructMeta):
+    """Tells type checkers that every record is frozen, also where the subclass does not say so again."""
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, metaclass=_RecordMeta):
     """Base of everything that is hashed, signed, stored or sent: an array of its fields, in order."""
 
 

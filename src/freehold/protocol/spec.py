@@ -1,0 +1,183 @@
+"""The service spec: what a member runs, sealed for each member, bound to the ledger by a salted hash.
+
+docs/spec/specs.md. A member accepts a spec only when the box opens with its box key, the tenant's signature and the
+chain id, lease and member inside match, and the hash of (salt, spec) is the lease's `spec_hash`.
+"""
+
+from freehold.base.codec import Record, decode, encode
+from freehold.base.errors import RemoteProtocolError
+from freehold.base.limits import ID_BYTES, MAX_SPEC_BYTES
+from freehold.crypto.box import BoxKey, seal
+from freehold.crypto.ed25519 import PrivateKey, verify_strict
+from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
+
+SPEC_VERSION = 1
+SALT_BYTES = 32
+
+
+class VolumeSpec(Record):
+    """A named volume: mount path in the container, size in MiB."""
+
+    name: str
+    path: str
+    size_mib: int
+    read_only: bool
+
+
+class TmpfsSpec(Record):
+    """A temporary file system: mount path, size in MiB (it counts as memory)."""
+
+    path: str
+    size_mib: int
+
+
+class SecretSpec(Record):
+    """A file with the given content; `target` is its path in the container."""
+
+    name: str
+    target: str
+    content: bytes
+
+
+class HealthSpec(Record):
+    """A command run inside the container: argv (first word CMD or CMD-SHELL already resolved), times in ms."""
+
+    argv: list[str]
+    interval_ms: int
+    timeout_ms: int
+    retries: int
+    start_period_ms: int
+    start_interval_ms: int
+
+
+class RestartSpec(Record):
+    """Restart policy: `no`, `always`, `on-failure` (at most `attempts`, 0 = no limit) or `unless-stopped`."""
+
+    policy: str
+    attempts: int
+
+
+class PeerSpec(Record):
+    """A service of the same deployment, reachable by name: its leases (one per replica) and container ports.
+
+    `condition`: "" no dependency, "started" or "healthy": what must hold before this service starts.
+    """
+
+    service: str
+    leases: list[bytes]
+    ports: list[int]
+    condition: str
+
+
+class ServiceSpec(Record):
+    """Everything that one container of a service needs, besides what stands in clear on the lease."""
+
+    version: int
+    deployment: str
+    service: str
+    replica: int
+    image: str  # as the tenant wrote it; the lease names the digest
+    entrypoint: list[str] | None  # None: the image's own
+    command: list[str] | None
+    environment: list[tuple[str, str]]
+    working_dir: str
+    user: str
+    hostname: str
+    pids: int
+    scratch_mib: int
+    shm_mib: int
+    read_only: bool
+    init: bool
+    volumes: list[VolumeSpec]
+    tmpfs: list[TmpfsSpec]
+    secrets: list[SecretSpec]
+    health: HealthSpec | None
+    restart: RestartSpec
+    stop_signal: str
+    stop_grace_ms: int
+    peers: list[PeerSpec]
+
+
+class SealedContent(Record):
+    """What is inside a member's box."""
+
+    version: int
+    chain_id: str
+    lease: bytes
+    member: bytes
+    salt: bytes
+    spec: bytes
+    tenant: bytes
+    signer: bytes
+    signature: bytes  # of the tenant, tag SPEC_BOX_SIGN, over the fields before it
+
+
+def spec_hash(salt: bytes, spec: bytes) -> bytes:
+    """The hash that stands on the lease."""
+    return tagged_hash(Purpose.SPEC, salt, spec)
+
+
+def seal_spec(
+    chain_id: str, lease: bytes, member: bytes, box_key: bytes, salt: bytes, spec: ServiceSpec, tenant: PrivateKey
+) -> bytes:
+    """Seal a spec for one member.
+
+    Args:
+        chain_id: of the ledger.
+        lease: id of the lease.
+        member: node id of the member.
+        box_key: the member's X25519 public key, from its node record.
+        salt: 32 random bytes, the same for all members of the lease.
+        spec: at most 64 KiB encoded.
+        tenant: the tenant's account key.
+    """
+    data = encode(spec)
+    message = _box_message(chain_id, lease, member, salt, data, tenant.public)
+    content = SealedContent(
+        SPEC_VERSION, chain_id, lease, member, salt, data, tenant.public, tenant.public, tenant.sign(message)
+    )
+    return seal(box_key, encode(content))
+
+
+def open_spec(
+    sealed: bytes, key: BoxKey, chain_id: str, lease: bytes, member: bytes, tenant: bytes, expected_hash: bytes
+) -> ServiceSpec:
+    """Open a box and check everything that the ledger says about it.
+
+    Args:
+        sealed: the box, as handed over by anyone.
+        key: the member's box key.
+        chain_id: of the ledger.
+        lease: id of the lease that the box is said to be for.
+        member: our node id.
+        tenant: account id of the lease's tenant.
+        expected_hash: the lease's spec hash.
+
+    Raises:
+        RemoteProtocolError: the box does not open, or is for another lease, member, tenant or spec.
+        CodecError: its content is malformed.
+    """
+    if len(sealed) > MAX_SPEC_BYTES + 1024:
+        raise RemoteProtocolError("the sealed spec is too large", code="oversized")
+    content = decode(key.open(sealed), SealedContent, max_bytes=MAX_SPEC_BYTES + 1024)
+    message = _box_message(chain_id, lease, member, content.salt, content.spec, tenant)
+    if (
+        content.version != SPEC_VERSION
+        or len(content.salt) != SALT_BYTES
+        or content.tenant != tenant
+        or (content.chain_id, content.lease, content.member) != (chain_id, lease, member)
+    ):
+        raise RemoteProtocolError("the sealed spec is for another lease or member", code="wrong_spec")
+    if content.signer != tenant or not verify_strict(tenant, message, content.signature):
+        raise RemoteProtocolError("the sealed spec is not signed by the tenant", code="bad_signature")
+    if spec_hash(content.salt, content.spec) != expected_hash:
+        raise RemoteProtocolError("the sealed spec is not the one on the ledger", code="wrong_spec")
+    spec = decode(content.spec, ServiceSpec, max_bytes=MAX_SPEC_BYTES)
+    if spec.version != SPEC_VERSION:
+        raise RemoteProtocolError(f"spec version {spec.version} is not known", code="unknown_version")
+    return spec
+
+
+def _box_message(chain_id: str, lease: bytes, member: bytes, salt: bytes, spec: bytes, tenant: bytes) -> bytes:
+    version = SPEC_VERSION.to_bytes(2, "big")
+    return signing_bytes(Purpose.SPEC_BOX_SIGN, chain_id, version, lease[:ID_BYTES], member, salt, spec, tenant)

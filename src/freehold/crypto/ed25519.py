@@ -16,6 +16,7 @@ from nacl.exceptions import BadSignatureError
 from freehold.base.errors import check
 from freehold.base.limits import SIGNATURE_BYTES
 from freehold.crypto import zip215
+from freehold.crypto.corner_cases import CORNER_CASES, RFC8032_SEED, RFC8032_SIGNATURE
 
 SEED_BYTES: Final = 32
 PUBLIC_BYTES: Final = 32
@@ -96,3 +97,20 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     return zip215.verify(public, message, signature)
+
+
+def self_test() -> None:
+    """Run corner cases of both rules against this machine's library; a node does so before it takes part in consensus.
+
+    Raises:
+        InvariantError: the library decides one of them otherwise, so this machine could fork from the others.
+    """
+    key = PrivateKey.from_seed(bytes.fromhex(RFC8032_SEED))
+    signature = bytes.fromhex(RFC8032_SIGNATURE)
+    check(key.sign(b"") == signature, "ed25519_self_test_sign")
+    check(verify_strict(key.public, b"", signature), "ed25519_self_test_strict", case="rfc8032")
+    check(not verify(key.public, b"x", signature), "ed25519_self_test_zip215", case="rfc8032")
+    for case in CORNER_CASES:
+        public, message, signature = map(bytes.fromhex, (case.public, case.message, case.signature))
+        check(verify_strict(public, message, signature) is case.strict, "ed25519_self_test_strict", case=case.name)
+        check(verify(public, message, signature) is case.zip215, "ed25519_self_test_zip215", case=case.name)

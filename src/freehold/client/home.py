@@ -1,0 +1,113 @@
+"""A person's folder: genesis, wallet, images, settings. `FREEHOLD_HOME`, else ~/.freehold; private to its owner."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from freehold.base.errors import InvalidInputError
+from freehold.light.genesis import TrustedGenesis, parse_genesis
+
+DEFAULT_RPC = "http://127.0.0.1:4600"
+MAX_GENESIS_BYTES = 8 << 20
+
+
+class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """settings.toml: where the ledger answers."""
+
+    rpc: str = DEFAULT_RPC
+
+
+class Home:
+    """Paths of a home, and safe reading and writing of its small files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def default(cls) -> "Home":
+        """The home that the environment names."""
+        named = os.environ.get("FREEHOLD_HOME")
+        return cls(Path(named) if named else Path.home() / ".freehold")
+
+    @property
+    def wallet_path(self) -> Path:
+        """The encrypted wallet."""
+        return self.folder / "wallet.json"
+
+    @property
+    def genesis_path(self) -> Path:
+        """The genesis document that is trusted."""
+        return self.folder / "genesis.json"
+
+    @property
+    def images_folder(self) -> Path:
+        """Imported images."""
+        return self.folder / "images"
+
+    @property
+    def forwards_folder(self) -> Path:
+        """One file for each published port that is being forwarded."""
+        return self.folder / "forwards"
+
+    @property
+    def grid_folder(self) -> Path:
+        """A local grid's processes and homes."""
+        return self.folder / "grid"
+
+    def settings(self) -> Settings:
+        """Settings, with `FREEHOLD_RPC` over the file.
+
+        Raises:
+            InvalidInputError: the file is malformed.
+        """
+        path = self.folder / "settings.toml"
+        settings = Settings()
+        if path.exists():
+            try:
+                settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise InvalidInputError(f"{path}: {error}", code="bad_settings") from None
+        named = os.environ.get("FREEHOLD_RPC")
+        if named:
+            settings.rpc = named
+        return settings
+
+    def save_settings(self, settings: Settings) -> None:
+        """Write settings.toml."""
+        self.write(self.folder / "settings.toml", f'rpc = "{settings.rpc}"\n'.encode())
+
+    def genesis(self, path: Path | None = None) -> TrustedGenesis:
+        """The genesis that is trusted.
+
+        Raises:
+            InvalidInputError: there is none, or it is malformed.
+        """
+        path = path or self.genesis_path
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise InvalidInputError(
+                f"no genesis at {path}",
+                code="no_genesis",
+                hint="start a local grid with `freehold grid up`, or copy the genesis.json of the grid you trust",
+            ) from None
+        if len(data) > MAX_GENESIS_BYTES:
+            raise InvalidInputError(f"{path} is too large for a genesis", code="oversized")
+        return parse_genesis(data)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a private file so that a crash leaves the old or the new one whole."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

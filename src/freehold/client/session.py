@@ -1,0 +1,65 @@
+"""A person's view of the ledger: verified reads and signed transactions with the right nonce."""
+
+import msgspec
+
+from freehold.base.codec import encode
+from freehold.base.presets import Preset
+from freehold.client.home import Home
+from freehold.client.wallet import Wallet
+from freehold.crypto.ed25519 import PrivateKey
+from freehold.ledger.keys import account_key
+from freehold.ledger.records import Account
+from freehold.ledger.transactions import TX_VERSION, Body, Tx, tx_signing_bytes
+from freehold.lightclient.client import LedgerClient, Outcome
+
+VALID_HEIGHTS = 600
+
+
+def sign_tx(chain_id: str, sender: PrivateKey, nonce: int, fee: int, valid_until: int, body: Body) -> bytes:
+    """A signed transaction's bytes."""
+    unsigned = Tx(TX_VERSION, chain_id, sender.public, nonce, fee, valid_until, body, [])
+    signature = sender.sign(tx_signing_bytes(unsigned))
+    signed = Tx(TX_VERSION, chain_id, sender.public, nonce, fee, valid_until, body, [(sender.public, signature)])
+    return encode(signed)
+
+
+def preset_of(app_state: dict[str, object]) -> Preset:
+    """The preset that genesis froze."""
+    return msgspec.convert(app_state["values"], Preset)
+
+
+class Session:
+    """A ledger client with the home's genesis, and a wallet when one is needed."""
+
+    def __init__(self, home: Home, wallet: Wallet | None = None) -> None:
+        self.home = home
+        self.wallet = wallet
+        self.ledger = LedgerClient(home.settings().rpc, home.genesis())
+        self.preset = preset_of(self.ledger.genesis.app_state)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.ledger.close()
+
+    async def account(self, account: bytes) -> Account | None:
+        """The verified account record."""
+        snapshot = await self.ledger.read([account_key(account)])
+        return snapshot.get(account_key(account), Account)
+
+    async def next_nonce(self, account: bytes) -> int:
+        """The nonce for the account's next transaction."""
+        record = await self.account(account)
+        return record.nonce if record else 0
+
+    async def submit(self, sender: PrivateKey, body: Body, *, nonce: int | None = None) -> Outcome:
+        """Sign and send; returns when the transaction is in a durable block.
+
+        Raises:
+            RefusedError: the ledger refused it.
+            UnreachableError: no answer in time.
+        """
+        header = await self.ledger.refresh()
+        if nonce is None:
+            nonce = await self.next_nonce(sender.public)
+        data = sign_tx(self.ledger.chain_id, sender, nonce, self.preset.min_fee, header.height + VALID_HEIGHTS, body)
+        return await self.ledger.submit(data)

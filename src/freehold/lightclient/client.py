@@ -1,0 +1,281 @@
+"""`LedgerClient`: verified reads, submission of transactions, and the freshness that the fence depends on.
+
+Every answer of an RPC server is checked: light blocks against genesis' validators, values by ICS-23 proof against the
+app hash of a verified header, heights against what was asked. A server can only refuse or delay (docs/spec/rpc.md).
+"""
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+
+from freehold.base.codec import Record, decode
+from freehold.base.errors import CodecError, FreeholdError, NotVerifiedError, RefusedError, UnreachableError
+from freehold.ledger.codes import Code
+from freehold.ledger.transactions import tx_id
+from freehold.light.genesis import TrustedGenesis
+from freehold.light.headers import header_hash
+from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
+from freehold.light.types import Header, LightBlock
+from freehold.light.verify import verify_light_block
+
+R = TypeVar("R", bound=Record)
+
+MAX_KEYS = 256
+MAX_RESPONSE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class VerifiedHeader:
+    """A verified header: `asked_boottime_ms` is when the request that brought it was sent."""
+
+    header: Header
+    hash: bytes
+    asked_boottime_ms: int
+
+    @property
+    def height(self) -> int:
+        """Its height."""
+        return self.header.height
+
+    @property
+    def time_ms(self) -> int:
+        """Its block time in ms since the epoch."""
+        return self.header.time.ms
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Verified values of one height, with what proves them."""
+
+    at: VerifiedHeader
+    light_block: LightBlock
+    values: dict[bytes, bytes | None]
+    proofs: dict[bytes, bytes]
+
+    def get(self, key: bytes, kind: type[R]) -> R | None:
+        """The record at a key that was asked for, or None when the ledger provably has none."""
+        value = self.values[key]
+        return None if value is None else decode(value, kind)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a transaction; `height` is 0 until it is committed."""
+
+    tx_id: bytes
+    code: int
+    height: int
+    data: bytes
+
+
+class _StateValue(msgspec.Struct):
+    key: str
+    value: str | None
+    proof: str
+
+
+class _StateAnswer(msgspec.Struct):
+    height: int
+    light_block: str
+    values: list[_StateValue]
+
+
+class _BlockAnswer(msgspec.Struct):
+    height: int
+    light_block: str
+
+
+class _TxAnswer(msgspec.Struct):
+    tx_id: str
+    code: int
+    code_name: str
+    height: int
+    data: str
+
+
+class _ErrorAnswer(msgspec.Struct):
+    code: str
+    message: str
+    hint: str = ""
+
+
+def boottime_ms() -> int:
+    """Milliseconds since boot, counting sleep: the clock of the fence."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class LedgerClient:
+    """A verifying reader of one RPC server; see the module. Safe for concurrent use in one event loop."""
+
+    def __init__(self, url: str, genesis: TrustedGenesis, *, timeout_s: float = 10.0) -> None:
+        self.url = url.rstrip("/")
+        self.genesis = genesis
+        self.newest: VerifiedHeader | None = None
+        self._http = httpx2.AsyncClient(base_url=self.url, timeout=timeout_s, trust_env=False)
+
+    @property
+    def chain_id(self) -> str:
+        """Of genesis."""
+        return self.genesis.chain_id
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def refresh(self, *, timeout_s: float | None = None) -> VerifiedHeader:
+        """Fetch and verify the newest light block.
+
+        Raises:
+            UnreachableError: no answer in time.
+            NotVerifiedError: the answer does not verify.
+        """
+        asked = boottime_ms()
+        answer = await self._get("/v1/light_block", _BlockAnswer, timeout_s=timeout_s)
+        self._verify(answer.light_block, asked)
+        if self.newest is None:  # _verify has just set it, or raised
+            raise NotVerifiedError("no header was verified", code="no_header")
+        return self.newest
+
+    async def light_block(self, height: int) -> LightBlock:
+        """The verified light block of a height."""
+        answer = await self._get(f"/v1/light_block?height={height}", _BlockAnswer)
+        block, _ = self._verify(answer.light_block, boottime_ms())
+        if block.header.height != height:
+            raise NotVerifiedError("the server answered with another height", code="wrong_height")
+        return block
+
+    async def read(self, keys: Sequence[bytes], height: int | None = None) -> Snapshot:
+        """Read values of the state and verify them.
+
+        Args:
+            keys: any number; asked for in batches at one height.
+            height: of the header whose app hash proves them; None for the newest.
+
+        Raises:
+            UnreachableError: no answer in time.
+            NotVerifiedError: a header, proof or height does not verify.
+        """
+        wanted = list(dict.fromkeys(keys))
+        first = await self._read_batch(wanted[:MAX_KEYS], height)
+        for start in range(MAX_KEYS, len(wanted), MAX_KEYS):
+            batch = await self._read_batch(wanted[start : start + MAX_KEYS], first.at.height)
+            first.values.update(batch.values)
+            first.proofs.update(batch.proofs)
+        return first
+
+    async def _read_batch(self, keys: list[bytes], height: int | None) -> Snapshot:
+        asked = boottime_ms()
+        body = {"keys": [key.hex() for key in keys], "height": height}
+        answer = await self._post("/v1/state", body, _StateAnswer)
+        block, verified = self._verify(answer.light_block, asked)
+        if height is not None and block.header.height != height:
+            raise NotVerifiedError("the server answered for another height", code="wrong_height")
+        values: dict[bytes, bytes | None] = {}
+        proofs: dict[bytes, bytes] = {}
+        for key, row in zip(keys, answer.values, strict=False):
+            proof = _unbase64(row.proof)
+            value = None if row.value is None else bytes.fromhex(row.value)
+            if row.key != key.hex():
+                raise NotVerifiedError("the server answered for another key", code="wrong_key")
+            _verify_value(block.header.app_hash, key, value, proof)
+            values[key], proofs[key] = value, proof
+        if len(values) != len(keys):
+            raise NotVerifiedError("the server left out values", code="missing_value")
+        return Snapshot(verified, block, values, proofs)
+
+    async def submit(self, data: bytes, *, wait: bool = True, timeout_s: float = 30.0) -> Outcome:
+        """Send a transaction; with `wait`, return when it is in a durable block.
+
+        Raises:
+            RefusedError: the ledger's code is not OK; the error's code is the ledger's word in lower case.
+            UnreachableError: no answer in time; the transaction may still be committed.
+        """
+        body = {"tx": base64.b64encode(data).decode(), "wait": "committed" if wait else "checked"}
+        answer = await self._post("/v1/tx", body, _TxAnswer, timeout_s=timeout_s)
+        if bytes.fromhex(answer.tx_id) != tx_id(data):
+            raise NotVerifiedError("the server answered for another transaction", code="wrong_tx")
+        if answer.code != Code.OK:
+            raise RefusedError(
+                f"the ledger refused: {answer.code_name.lower().replace('_', ' ')}",
+                code=answer.code_name.lower(),
+                hint="see docs/errors.md for what each code means",
+            )
+        return Outcome(tx_id(data), answer.code, answer.height, _unbase64(answer.data))
+
+    async def get_json(self, path: str) -> Any:
+        """An unverified answer, for lists and pages: what rests on it is the server's word."""
+        return await self._get(path, object)
+
+    def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, VerifiedHeader]:
+        block = LightBlock.decode(_unbase64(encoded))
+        verify_light_block(block, self.genesis)
+        verified = VerifiedHeader(block.header, header_hash(block.header), asked_boottime_ms)
+        newest = self.newest
+        if newest is not None and verified.height == newest.height and verified.hash != newest.hash:
+            raise NotVerifiedError(
+                f"two different blocks are signed at height {verified.height}: the validators equivocated",
+                code="equivocation",
+                hint="keep both blocks: they are evidence",
+            )
+        if newest is None or verified.height > newest.height:
+            self.newest = verified
+        return block, verified
+
+    async def _get(self, path: str, kind: Any, *, timeout_s: float | None = None) -> Any:
+        return await self._call("GET", path, None, kind, timeout_s)
+
+    async def _post(self, path: str, body: Any, kind: Any, *, timeout_s: float | None = None) -> Any:
+        return await self._call("POST", path, msgspec.json.encode(body), kind, timeout_s)
+
+    async def _call(self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None) -> Any:
+        try:
+            response = await self._http.request(
+                method,
+                path,
+                content=content,
+                headers={"content-type": "application/json"} if content else None,
+                timeout=timeout_s if timeout_s is not None else httpx2.USE_CLIENT_DEFAULT,
+            )
+        except (TimeoutError, httpx2.HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"the ledger at {self.url} does not answer: {type(error).__name__}",
+                code="ledger_unreachable",
+                hint="is the grid up? `freehold grid status`; FREEHOLD_RPC names another server",
+            ) from error
+        if len(response.content) > MAX_RESPONSE_BYTES:
+            raise NotVerifiedError("the server's answer is too large", code="oversized")
+        if response.status_code != 200:
+            raise _server_error(response.status_code, response.content)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise NotVerifiedError(f"the server's answer is malformed: {error}", code="bad_answer") from None
+
+
+def _server_error(status: int, content: bytes) -> FreeholdError:
+    try:
+        error = msgspec.json.decode(content, type=_ErrorAnswer)
+    except (msgspec.DecodeError, ValueError):
+        return UnreachableError(f"the ledger answered with HTTP status {status}", code="bad_answer")
+    kind = UnreachableError if status >= 500 else RefusedError
+    return kind(error.message, code=error.code, hint=error.hint)
+
+
+def _verify_value(app_hash: bytes, key: bytes, value: bytes | None, proof: bytes) -> None:
+    decoded = CommitmentProof.decode(proof)
+    if value is None:
+        verify_absence(SMT, app_hash, key, decoded)
+    else:
+        verify_existence(SMT, app_hash, key, value, decoded)
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise CodecError("not base64", code="undecodable") from None

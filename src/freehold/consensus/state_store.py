@@ -1,0 +1,380 @@
+"""The application's state on disk: the authenticated map, its recent versions, and one durable step per block.
+
+`stage` computes the root that a block's changes lead to and changes nothing; `commit` makes it durable in one
+transaction of leaves, undo record and head. A crash leaves the version before or the one after. The upper tree is
+rebuilt from the leaves at start and must match the root on disk.
+
+One thread stages and commits; any thread reads. Spec: docs/spec/state-tree.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from freehold.base.codec import Record, decode, encode
+from freehold.base.errors import check
+from freehold.consensus.errors import HeightUnavailableError, StorageDamagedError
+from freehold.consensus.proofs import prove
+from freehold.consensus.records import (
+    HASH_BYTES,
+    Undo,
+    encode_leaf,
+    encode_undo,
+    leaf_of,
+    record_key,
+    record_value,
+)
+from freehold.consensus.storage import MAX_MAP_BYTES, Storage
+from freehold.consensus.tree import Leaf, Node, UpperTree, bucket_bounds, path_prefix, subtree
+from freehold.crypto.smt import PATH_BYTES, hash_path
+
+FORMAT: Final = 1
+DEFAULT_SPLIT: Final = 16
+MAX_META_BYTES: Final = 1 << 20
+_HEAD_KEY: Final = b"head"
+_LAST_PATH: Final = b"\xff" * PATH_BYTES
+
+
+class Head(Record):
+    """The newest version: format and split of the store, height, root, and the application's own bytes."""
+
+    format: int
+    split: int
+    height: int
+    root: bytes
+    meta: bytes
+
+
+class Staged:
+    """A computed version that is not written yet.
+
+    Attributes:
+        head: what `commit` will make the head.
+        leaves: path and new record (None: delete) of every changed leaf, sorted by path.
+        nodes: new nodes of the upper tree, by heap index.
+        undo: the undo record.
+    """
+
+    __slots__ = ("head", "leaves", "nodes", "undo")
+
+    def __init__(
+        self, head: Head, leaves: list[tuple[bytes, bytes | None]], nodes: dict[int, Node], undo: bytes
+    ) -> None:
+        self.head = head
+        self.leaves = leaves
+        self.nodes = nodes
+        self.undo = undo
+
+
+class StateStore:
+    """The map under one folder.
+
+    Attributes:
+        keep_heights: versions before the newest that can be read and proven.
+    """
+
+    def __init__(self, storage: Storage, head: Head, keep_heights: int) -> None:
+        self._storage = storage
+        self._head = head
+        self._tree = UpperTree(head.split)
+        self._staged: Staged | None = None
+        self.keep_heights = keep_heights
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        keep_heights: int,
+        *,
+        split: int = DEFAULT_SPLIT,
+        max_map_bytes: int = MAX_MAP_BYTES,
+    ) -> Self:
+        """Open or create a store; a new one is at height 0 with the empty map.
+
+        Args:
+            path: its folder.
+            keep_heights: versions before the newest to keep, at least 1.
+            split: depth of the upper tree of a new store; an old one keeps its own.
+            max_map_bytes: largest size of the file.
+
+        Raises:
+            StorageDamagedError: the leaves do not hash to the root on disk, or the format is not known.
+            StorageError: the folder cannot be opened.
+        """
+        check(keep_heights >= 1, "keep_heights_positive", keep_heights=keep_heights)
+        storage = Storage(path, ("leaves", "undo", "head"), max_map_bytes=max_map_bytes)
+        try:
+            with storage.lock:
+                raw = storage.get("head", _HEAD_KEY)
+                head = Head(FORMAT, split, 0, bytes(HASH_BYTES), b"")
+                if raw is not None:
+                    head = decode(bytes(raw), Head, max_bytes=2 * MAX_META_BYTES)
+                if head.format != FORMAT:
+                    raise _damaged(path, f"its format {head.format} is not known to this version")
+                store = cls(storage, head, keep_heights)
+                every = storage.scan("leaves", b"", _LAST_PATH)
+                store._tree.rebuild((bytes(key), bytes(value[:HASH_BYTES])) for key, value in every)
+                if store._tree.root != head.root:
+                    raise _damaged(path, "its leaves do not hash to its root")
+        except BaseException:
+            storage.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the store; what was staged is forgotten."""
+        self._storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def height(self) -> int:
+        """Height of the newest durable version."""
+        return self._head.height
+
+    @property
+    def app_hash(self) -> bytes:
+        """Root of the newest durable version, 32 bytes."""
+        return self._head.root
+
+    @property
+    def meta(self) -> bytes:
+        """What the application stored with the newest version."""
+        return self._head.meta
+
+    @property
+    def lowest_height(self) -> int:
+        """Lowest height that can be read and proven."""
+        storage = self._storage
+        with storage.lock:
+            for key, _ in storage.scan("undo", b""):
+                return max(int.from_bytes(key, "big") - 1, self.height - self.keep_heights)
+        return self.height
+
+    def __len__(self) -> int:
+        return self._storage.count("leaves")
+
+    def get(self, key: bytes) -> bytes | None:
+        """Read a value of the newest version."""
+        path = hash_path(key)
+        with self._storage.lock:
+            record = self._storage.get("leaves", path)
+            return None if record is None else record_value(record)
+
+    def get_at(self, key: bytes, height: int) -> bytes | None:
+        """Read a value as it was after a height.
+
+        Raises:
+            HeightUnavailableError: that version is not kept, or not made yet.
+        """
+        path = hash_path(key)
+        with self._storage.lock:
+            for undo in self._undos(height):
+                for _, record in undo.leaves(path, path):
+                    return record_value(record) if record else None
+            return self.get(key)
+
+    def prove(self, key: bytes, height: int) -> tuple[bytes | None, bytes]:
+        """Prove a value, or its absence, as it was after a height.
+
+        Returns:
+            The value and the encoded ICS-23 `CommitmentProof` against the root after that height, which is the
+            app hash of the header at `height + 1`. The empty map has no proofs: `b""`.
+
+        Raises:
+            HeightUnavailableError: that version is not kept, or not made yet.
+        """
+        with self._storage.lock:
+            return prove(_View(self._storage, self._tree, self._undos(height)), key)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Read every key and value of the newest version, in no useful order; readers wait meanwhile."""
+        with self._storage.lock:
+            for _, value in self._storage.scan("leaves", b""):
+                record = bytes(value)
+                yield record_key(record), record_value(record)
+
+    def stage(self, height: int, changes: Mapping[bytes, bytes | None], meta: bytes = b"") -> bytes:
+        """Compute the next version; nothing is written, and what was staged before is forgotten.
+
+        Args:
+            height: the one after the newest; 0 for genesis, on an empty store.
+            changes: new value by key, None to delete.
+            meta: at most 1 MiB, stored in the same transaction.
+
+        Returns:
+            The root, 32 bytes.
+        """
+        genesis = height == 0 and self.height == 0 and self.app_hash == bytes(HASH_BYTES)
+        check(genesis or height == self.height + 1, "stage_next_height", height=height, newest=self.height)
+        check(len(meta) <= MAX_META_BYTES, "stage_meta_length", length=len(meta))
+        leaves: list[tuple[bytes, bytes | None]] = []
+        before: list[tuple[bytes, bytes]] = []
+        buckets: dict[int, Node] = {}
+        with self._storage.lock, self._storage.cursor("leaves") as cursor:
+            for prefix, updates in self._by_bucket(changes):
+                present, old = self._read_bucket(cursor, prefix, updates)
+                for path, leaf in updates.items():
+                    record = leaf.record if leaf else None
+                    was = old.get(path)
+                    if record == was:
+                        continue
+                    leaves.append((path, record))
+                    before.append((path, was or b""))
+                    if leaf is None:
+                        del present[path]
+                    else:
+                        present[path] = leaf.hash
+                buckets[prefix] = subtree(sorted(present.items()), self._head.split)
+            nodes = self._tree.stage(buckets)
+            undo = encode_undo(self._tree.nodes(nodes), before)
+            root = nodes[1][1] if 1 in nodes else self._tree.root
+        self._staged = Staged(Head(FORMAT, self._head.split, height, root, meta), leaves, nodes, undo)
+        return root
+
+    def commit(self) -> bytes:
+        """Make the staged version durable and the newest.
+
+        Returns:
+            Its root.
+
+        Raises:
+            StorageFullError: no room; the version before stands, on disk and here.
+            StorageError: the disk failed.
+        """
+        staged = self._staged
+        check(staged is not None, "commit_after_stage")
+        if staged is None:  # for the type checker
+            return self.app_hash
+        height = staged.head.height
+        databases = self._storage.databases
+
+        def fill(txn: Any) -> None:
+            with txn.cursor(db=databases["leaves"]) as cursor:
+                cursor.putmulti([item for item in staged.leaves if item[1] is not None])
+            for path, record in staged.leaves:
+                if record is None:
+                    txn.delete(path, db=databases["leaves"])
+            if height > 0:
+                txn.put(height.to_bytes(8, "big"), staged.undo, db=databases["undo"])
+            self._prune(txn, height)
+            txn.put(_HEAD_KEY, encode(staged.head), db=databases["head"])
+
+        def after() -> None:
+            self._tree.apply(staged.nodes)
+            self._head = staged.head
+            self._staged = None
+
+        self._storage.write(fill, after)
+        return staged.head.root
+
+    def _prune(self, txn: Any, height: int) -> None:
+        undo = self._storage.databases["undo"]
+        lowest = (max(height - self.keep_heights, 0) + 1).to_bytes(8, "big")
+        with txn.cursor(db=undo) as cursor:
+            # Bounded, so that a lowered setting does not make one block slow.
+            for _ in range(16):
+                if not cursor.first() or bytes(cursor.key()) >= lowest:
+                    return
+                cursor.delete()
+
+    def _by_bucket(self, changes: Mapping[bytes, bytes | None]) -> Iterator[tuple[int, dict[bytes, Leaf | None]]]:
+        split = self._head.split
+        current, updates = -1, dict[bytes, Leaf | None]()
+        for path, key in sorted((hash_path(key), key) for key in changes):
+            prefix = path_prefix(path, split)
+            if prefix != current:
+                if updates:
+                    yield current, updates
+                current, updates = prefix, {}
+            value = changes[key]
+            updates[path] = None if value is None else encode_leaf(path, key, value)
+        if updates:
+            yield current, updates
+
+    def _read_bucket(
+        self, cursor: Any, prefix: int, updates: Mapping[bytes, object]
+    ) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """Read a bucket's leaf hashes by path, and the whole records of those that are updated."""
+        low, high = bucket_bounds(prefix, self._head.split)
+        present: dict[bytes, bytes] = {}
+        old: dict[bytes, bytes] = {}
+        if cursor.set_range(low):
+            for raw, record in cursor:
+                path = bytes(raw)
+                if path > high:
+                    break
+                present[path] = bytes(record[:HASH_BYTES])
+                if path in updates:
+                    old[path] = bytes(record)
+        return present, old
+
+    def _undos(self, height: int) -> list[Undo]:
+        """The undo records from height + 1 to the newest, in order; valid while the lock is held."""
+        if height > self.height:
+            raise HeightUnavailableError(
+                f"height {height} is not committed yet, the newest is {self.height}",
+                code="height_unknown",
+                hint="ask again after the next block",
+            )
+        undos: list[Undo] = []
+        for wanted in range(height + 1, self.height + 1):
+            raw = None
+            if 0 <= height >= self.height - self.keep_heights:
+                raw = self._storage.get("undo", wanted.to_bytes(8, "big"))
+            if raw is None:
+                raise HeightUnavailableError(
+                    f"height {height} is not kept any more",
+                    code="height_pruned",
+                    hint=f"versions from height {self.lowest_height} on are kept",
+                )
+            undos.append(Undo(raw))
+        return undos
+
+
+class _View:
+    """One version of the map: the newest, seen through the undo records after it. Valid while the lock is held."""
+
+    __slots__ = ("_buckets", "_storage", "_tree", "_undos", "split")
+
+    def __init__(self, storage: Storage, tree: UpperTree, undos: list[Undo]) -> None:
+        self._storage = storage
+        self._tree = tree
+        self._undos = undos
+        self._buckets: dict[int, list[Leaf]] = {}
+        self.split = tree.split
+
+    def node(self, index: int) -> Node:
+        for undo in self._undos:
+            node = undo.node(index)
+            if node is not None:
+                return node
+        return self._tree.node(index)
+
+    def bucket(self, prefix: int) -> list[Leaf]:
+        bucket = self._buckets.get(prefix)
+        if bucket is None:
+            bucket = self._buckets[prefix] = self._read(prefix)
+        return bucket
+
+    def _read(self, prefix: int) -> list[Leaf]:
+        low, high = bucket_bounds(prefix, self.split)
+        newest = ((bytes(path), bytes(record)) for path, record in self._storage.scan("leaves", low, high))
+        if not self._undos:
+            return [leaf_of(path, record) for path, record in newest]
+        records = dict(newest)
+        for undo in reversed(self._undos):
+            records.update(undo.leaves(low, high))
+        return [leaf_of(path, record) for path, record in sorted(records.items()) if record]
+
+
+def _damaged(path: Path, why: str) -> StorageDamagedError:
+    return StorageDamagedError(
+        f"the state at {path} is damaged: {why}",
+        code="state_damaged",
+        hint="remove the state folder and start again: it is rebuilt from the blocks",
+    )

@@ -19,6 +19,10 @@ WORD_COUNTS: Final = (12, 15, 18, 21, 24)
 MAX_TEXT_LENGTH: Final = 1_024
 MAX_PASSPHRASE_LENGTH: Final = 1_024
 ENGLISH: Final = "english"
+LANGUAGES: Final = (
+    *(ENGLISH, "chinese_simplified", "chinese_traditional", "czech", "french", "italian", "japanese", "korean"),
+    *("portuguese", "russian", "spanish", "turkish"),
+)
 
 
 def new(words: int = 24) -> str:
@@ -40,10 +44,10 @@ def from_entropy(entropy: bytes, language: str = ENGLISH) -> str:
 
     Args:
         entropy: 16, 20, 24, 28 or 32 secret bytes.
-        language: name of a BIP-39 word list.
+        language: one of `LANGUAGES`.
 
     Raises:
-        InvalidInputError: another length.
+        InvalidInputError: another length, or no such language.
     """
     if len(entropy) not in (16, 20, 24, 28, 32):
         raise InvalidInputError(f"{len(entropy)} bytes of entropy make no mnemonic", code="bad_mnemonic")
@@ -55,7 +59,7 @@ def validate(text: str, language: str = ENGLISH) -> str:
 
     Args:
         text: what a person typed.
-        language: name of a BIP-39 word list.
+        language: one of `LANGUAGES`.
 
     Raises:
         InvalidInputError: wrong number of words, an unknown word (named, with the nearest one), or a wrong checksum.
@@ -63,8 +67,7 @@ def validate(text: str, language: str = ENGLISH) -> str:
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidInputError("too long for a mnemonic", code="bad_mnemonic")
     words = unicodedata.normalize("NFKD", text).lower().split()
-    known = _list(language)
-    wordlist = _normal_words(language)
+    wordlist = _list(language).wordlist
     for place, word in enumerate(words, start=1):
         if word not in wordlist:
             near = difflib.get_close_matches(word[:40], wordlist, n=1, cutoff=0.6)
@@ -80,7 +83,7 @@ def validate(text: str, language: str = ENGLISH) -> str:
             hint="a word is missing or written twice",
         )
     normal = " ".join(words)
-    if not known.check(normal):
+    if not _list(language).check(normal):
         raise InvalidInputError(
             "every word is known, but together they fail the checksum",
             code="bad_mnemonic",
@@ -95,7 +98,7 @@ def to_seed(text: str, passphrase: str = "", language: str = ENGLISH) -> bytes:
     Args:
         text: the words.
         passphrase: BIP-39's optional extra word; another one gives other keys, and none is wrong.
-        language: name of a BIP-39 word list.
+        language: one of `LANGUAGES`.
 
     Raises:
         InvalidInputError: as `validate`, or the passphrase is too long.
@@ -107,9 +110,9 @@ def to_seed(text: str, passphrase: str = "", language: str = ENGLISH) -> bytes:
 
 @cache
 def _list(language: str) -> Mnemonic:
-    return Mnemonic(language)
-
-
-@cache
-def _normal_words(language: str) -> frozenset[str]:
-    return frozenset(unicodedata.normalize("NFKD", word) for word in _list(language).wordlist)
+    if language not in LANGUAGES:  # the package makes a file name of it
+        raise InvalidInputError(
+            f"no word list {language[:40]!r}", code="bad_language", hint=f"use one of {', '.join(LANGUAGES)}"
+        )
+    words = [unicodedata.normalize("NFKD", word) for word in Mnemonic(language).wordlist]
+    return Mnemonic(language, wordlist=words)

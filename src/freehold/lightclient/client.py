@@ -170,11 +170,14 @@ class LedgerClient:
 
     async def _read_batch(self, keys: list[bytes], height: int | None) -> Snapshot:
         asked = boottime_ms()
+        known = self.newest.height if self.newest else 0
         body = {"keys": [key.hex() for key in keys], "height": height}
         answer = await self._post("/v1/state", body, _StateAnswer)
         block, verified = self._verify(answer.light_block, asked)
         if height is not None and block.header.height != height:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
+        if height is None and block.header.height < known:
+            raise NotVerifiedError("the server answered from an older state than before", code="stale_state")
         values: dict[bytes, bytes | None] = {}
         proofs: dict[bytes, bytes] = {}
         for key, row in zip(keys, answer.values, strict=False):
@@ -206,6 +209,14 @@ class LedgerClient:
                 hint="see docs/errors.md for what each code means",
             )
         return Outcome(tx_id(data), answer.code, answer.height, _unbase64(answer.data))
+
+    async def ask_faucet(self, account: str, *, timeout_s: float = 30.0) -> None:
+        """Ask the grid's faucet for its one transfer to an account; returns when that is committed.
+
+        Raises:
+            RefusedError: no faucet, or the account has had its tokens.
+        """
+        await self._post("/v1/faucet", {"account": account}, object, timeout_s=timeout_s)
 
     async def get_json(self, path: str) -> Any:
         """An unverified answer, for lists and pages: what rests on it is the server's word."""

@@ -1,0 +1,71 @@
+"""What a command gives back, and how it is printed: text for people, or exactly one JSON document on stdout."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from freehold.base.errors import ExitCode, FreeholdError
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command's outcome: the document for `--json`, the text for people, the exit code."""
+
+    document: Any
+    text: str = ""
+    exit_code: int = ExitCode.DONE
+
+
+@dataclass
+class Table:
+    """Plain aligned columns, readable without colours and in logs."""
+
+    columns: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: object) -> None:
+        """Append a row."""
+        self.rows.append([str(cell) for cell in cells])
+
+    def text(self) -> str:
+        """The table as lines; an empty one is its header alone."""
+        lines = [list(self.columns), *[list(row) for row in self.rows]]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+
+def print_result(result: Result, *, as_json: bool) -> None:
+    """Print to stdout."""
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.document), indent=2).decode() + "\n")
+    elif result.text:
+        sys.stdout.write(result.text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: FreeholdError, *, as_json: bool) -> None:
+    """Say what was wrong and what to do next: on stderr, and with `--json` as the one document on stdout."""
+    if as_json:
+        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+        sys.stdout.flush()
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"next: {error.hint}")
+
+
+def say(line: str) -> None:
+    """A line of progress or explanation: stderr, so that stdout stays the result alone."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def use_colour() -> bool:
+    """Whether stderr may carry colours: a terminal, and no `NO_COLOR`."""
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

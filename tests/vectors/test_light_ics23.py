@@ -19,23 +19,21 @@ from freehold.light.ics23 import (
     TENDERMINT,
     CommitmentProof,
     ExistenceProof,
-    HashOp,
     InnerOp,
     InnerSpec,
     LeafOp,
     ProofSpec,
-    decode_proof,
-)
-from freehold.light.ics23_ops import apply_inner, apply_leaf, hash_with
-from freehold.light.ics23_verify import (
     calculate_root,
     check_against_spec,
     check_leaf,
+    decode_proof,
     left_branches_are_empty,
     right_branches_are_empty,
     verify_absence,
     verify_existence,
 )
+from freehold.light.ics23_messages import HashOp
+from freehold.light.ics23_ops import apply_inner, apply_leaf, hash_with
 
 SPECS = {"smt": SMT, "tendermint": TENDERMINT, "iavl": IAVL}
 

@@ -1,252 +1,328 @@
-"""ICS-23 commitment proofs: messages, the three fixed specs, and how state proofs of our tree are built.
+"""ICS-23 commitment proofs, verified against a spec that the verifier fixes and never reads from the proof.
 
-The spec of a tree is fixed by whoever verifies and never read from a proof. Batches and compressed batches are refused:
-they are other fields of `CommitmentProof`, which the strict codec does not know. Verification stands in `ics23_verify`.
+The messages and specs stand in `ics23_messages`, the hash operations in `ics23_ops`; what callers need is found here.
 
-Spec: docs/spec/state-proofs.md. Source: cosmos/ics23 proto/cosmos/ics23/v1/proofs.proto, go/proof.go (v0.11.0).
+`check_leaf`, `check_against_spec` and the neighbour rules follow cosmos/ics23 v0.11.0 and pass its tables. Proofs of
+specs with `exact` must also fit the tree's node format byte for byte: no longer leaf prefix, no step whose prefix and
+suffix are not exactly one child short of a node. Whoever reads a proof learns nothing from it but what is returned.
+
+Spec: docs/spec/state-proofs.md. Source: cosmos/ics23 go/ops.go, go/proof.go.
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
-from typing import ClassVar
 
-import msgspec
+from freehold.light.ics23_messages import (
+    IAVL,
+    MAX_KEY_BYTES,
+    SMT,
+    TENDERMINT,
+    CommitmentProof,
+    ExistenceProof,
+    HashOp,
+    InnerOp,
+    InnerSpec,
+    LeafOp,
+    NonExistenceProof,
+    ProofSpec,
+    absence,
+    decode_proof,
+    existence,
+    smt_existence,
+)
+from freehold.light.ics23_ops import apply_inner, apply_leaf, prehashed, refuse
 
-from freehold.base.errors import CodecError, check
-from freehold.base.limits import KIB
-from freehold.crypto import smt
-from freehold.light.wire import Field, Kind, Message
+__all__ = [
+    "IAVL",
+    "MAX_KEY_BYTES",
+    "SMT",
+    "TENDERMINT",
+    "CommitmentProof",
+    "ExistenceProof",
+    "InnerOp",
+    "InnerSpec",
+    "LeafOp",
+    "NonExistenceProof",
+    "ProofSpec",
+    "absence",
+    "calculate_root",
+    "check_against_spec",
+    "check_leaf",
+    "decode_proof",
+    "existence",
+    "is_left_neighbour",
+    "is_leftmost",
+    "is_rightmost",
+    "left_branches_are_empty",
+    "right_branches_are_empty",
+    "smt_existence",
+    "verify_absence",
+    "verify_existence",
+]
 
-MAX_KEY_BYTES = 1 * KIB
-MAX_VALUE_BYTES = 32 * KIB
-MAX_PATH = 256
-MAX_AFFIX_BYTES = 256  # of one step's prefix or suffix
-MAX_PROOF_BYTES = 48 * KIB
-
-
-class HashOp(IntEnum):
-    """How a preimage is hashed."""
-
-    NO_HASH = 0
-    SHA256 = 1
-    SHA512 = 2
-    KECCAK256 = 3
-    RIPEMD160 = 4
-    BITCOIN = 5
-    SHA512_256 = 6
-    BLAKE2B_512 = 7
-    BLAKE2S_256 = 8
-    BLAKE3 = 9
-
-
-class LengthOp(IntEnum):
-    """What is put in front of a key or value, to frame it."""
-
-    NO_PREFIX = 0
-    VAR_PROTO = 1
-    VAR_RLP = 2
-    FIXED32_BIG = 3
-    FIXED32_LITTLE = 4
-    FIXED64_BIG = 5
-    FIXED64_LITTLE = 6
-    REQUIRE_32_BYTES = 7
-    REQUIRE_64_BYTES = 8
-
-
-class LeafOp(Message, frozen=True):
-    """How key and value become the hash of a leaf."""
-
-    hash: int = HashOp.NO_HASH
-    prehash_key: int = HashOp.NO_HASH
-    prehash_value: int = HashOp.NO_HASH
-    length: int = LengthOp.NO_PREFIX
-    prefix: bytes = b""
-
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field(1, "hash", Kind.ENUM),
-        Field(2, "prehash_key", Kind.ENUM),
-        Field(3, "prehash_value", Kind.ENUM),
-        Field(4, "length", Kind.ENUM),
-        Field(5, "prefix", Kind.BYTES, limit=MAX_AFFIX_BYTES),
-    )
+_DEFAULT_MAX_DEPTH = 128
+_IAVL_SIBLING_BYTES = (1, 34)  # behind an inner prefix's varints: a length byte, or a framed left child and one more
 
 
-class InnerOp(Message, frozen=True):
-    """How the hash of a child becomes that of its parent: prefix and suffix hold the node's frame and the siblings."""
+def verify_existence(spec: ProofSpec, root: bytes, key: bytes, value: bytes, proof: CommitmentProof) -> None:
+    """Check that key has value under root.
 
-    hash: int = HashOp.NO_HASH
-    prefix: bytes = b""
-    suffix: bytes = b""
-
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field(1, "hash", Kind.ENUM),
-        Field(2, "prefix", Kind.BYTES, limit=MAX_AFFIX_BYTES),
-        Field(3, "suffix", Kind.BYTES, limit=MAX_AFFIX_BYTES),
-    )
-
-
-class ExistenceProof(Message, frozen=True):
-    """That key has value; the path goes from the leaf to the root."""
-
-    key: bytes
-    value: bytes
-    leaf: LeafOp | None = None
-    path: tuple[InnerOp, ...] = ()
-
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field(1, "key", Kind.BYTES, limit=MAX_KEY_BYTES),
-        Field(2, "value", Kind.BYTES, limit=MAX_VALUE_BYTES),
-        Field(3, "leaf", Kind.OPTIONAL, LeafOp),
-        Field(4, "path", Kind.REPEATED, InnerOp, limit=MAX_PATH),
-    )
-
-    def validate(self) -> None:
-        """Check that there is a key and a value: ICS-23 proves nothing about empty ones."""
-        if not self.key or not self.value:
-            raise CodecError("an existence proof has an empty key or value", code="bad_proof")
-
-
-class NonExistenceProof(Message, frozen=True):
-    """That key has no value: its neighbours on both sides, or one at the tree's edge."""
-
-    key: bytes
-    left: ExistenceProof | None = None
-    right: ExistenceProof | None = None
-
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field(1, "key", Kind.BYTES, limit=MAX_KEY_BYTES),
-        Field(2, "left", Kind.OPTIONAL, ExistenceProof),
-        Field(3, "right", Kind.OPTIONAL, ExistenceProof),
-    )
-
-    def validate(self) -> None:
-        """Check that there is a key and a neighbour."""
-        if not self.key or (self.left is None and self.right is None):
-            raise CodecError("an absence proof has no key or no neighbour", code="bad_proof")
-
-
-class CommitmentProof(Message, frozen=True):
-    """A proof of existence or of absence, exactly one."""
-
-    exist: ExistenceProof | None = None
-    nonexist: NonExistenceProof | None = None
-
-    FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field(1, "exist", Kind.OPTIONAL, ExistenceProof),
-        Field(2, "nonexist", Kind.OPTIONAL, NonExistenceProof),
-    )
-
-    def validate(self) -> None:
-        """Check that it is exactly one of the two."""
-        if (self.exist is None) == (self.nonexist is None):
-            raise CodecError("a commitment proof is not exactly one of exist and nonexist", code="bad_proof")
-
-
-def decode_proof(data: bytes) -> CommitmentProof:
-    """Read a commitment proof of at most `MAX_PROOF_BYTES`.
+    Args:
+        spec: the tree's, fixed by the caller.
+        root: 32 bytes.
+        key: not empty.
+        value: not empty.
+        proof: of existence.
 
     Raises:
-        CodecError: not the one byte form of an existence or absence proof.
+        NotVerifiedError: `proof_kind`, `proof_spec`, `proof_key`, `proof_value` or `proof_root`.
     """
-    return CommitmentProof.decode(data, max_bytes=MAX_PROOF_BYTES)
+    if proof.exist is None:
+        refuse("kind", "the proof shows absence, not a value")
+    _verify_exist(spec, root, key, value, proof.exist)
 
 
-class InnerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How the inner nodes of a tree are hashed, and in which order their children stand."""
-
-    child_order: tuple[int, ...] = ()
-    child_size: int = 0
-    min_prefix_length: int = 0
-    max_prefix_length: int = 0
-    empty_child: bytes = b""
-    hash: int = HashOp.NO_HASH
-
-
-class ProofSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What every proof of a tree must look like.
-
-    Attributes:
-        leaf_spec: of every leaf; a proof's own leaf prefix may extend `leaf_spec.prefix` unless `exact`.
-        inner_spec: of every inner node.
-        max_depth: most steps of a path; 0 stands for 128.
-        min_depth: fewest steps.
-        prehash_key_before_comparison: whether keys are ordered by their hash.
-        exact: our own tightening: the leaf's prefix equals the spec's, and each step has room for its siblings only.
-    """
-
-    leaf_spec: LeafOp = LeafOp()
-    inner_spec: InnerSpec = InnerSpec()
-    max_depth: int = 0
-    min_depth: int = 0
-    prehash_key_before_comparison: bool = False
-    exact: bool = False
-
-
-SMT_LEAF = LeafOp(HashOp.SHA256, HashOp.SHA256, HashOp.SHA256, LengthOp.NO_PREFIX, smt.LEAF_PREFIX)
-_PLAIN_LEAF = LeafOp(HashOp.SHA256, HashOp.NO_HASH, HashOp.SHA256, LengthOp.VAR_PROTO, b"\x00")
-
-SMT = ProofSpec(  # ours: the state's tree
-    leaf_spec=SMT_LEAF,
-    inner_spec=InnerSpec(
-        child_order=(0, 1),
-        child_size=32,
-        min_prefix_length=1,
-        max_prefix_length=1,
-        empty_child=smt.EMPTY,
-        hash=HashOp.SHA256,
-    ),
-    max_depth=smt.MAX_DEPTH,
-    prehash_key_before_comparison=True,
-    exact=True,
-)
-TENDERMINT = ProofSpec(
-    leaf_spec=_PLAIN_LEAF,
-    inner_spec=InnerSpec(
-        child_order=(0, 1), child_size=32, min_prefix_length=1, max_prefix_length=1, hash=HashOp.SHA256
-    ),
-    exact=True,
-)
-IAVL = ProofSpec(
-    leaf_spec=_PLAIN_LEAF,
-    inner_spec=InnerSpec(
-        child_order=(0, 1), child_size=33, min_prefix_length=4, max_prefix_length=12, hash=HashOp.SHA256
-    ),
-)
-
-
-def smt_existence(key: bytes, value: bytes, siblings: Sequence[bytes]) -> ExistenceProof:
-    """Build the proof that a key has a value in a sparse Merkle tree of ours.
+def verify_absence(spec: ProofSpec, root: bytes, key: bytes, proof: CommitmentProof) -> None:
+    """Check that key has no value under root. Says nothing about an empty tree, which ICS-23 cannot prove.
 
     Args:
-        key: 1 to `MAX_KEY_BYTES` bytes.
-        value: 1 to `MAX_VALUE_BYTES` bytes.
-        siblings: the 32-byte hash beside the path at each level, the leaf's own first, the root's child last.
+        spec: the tree's, fixed by the caller.
+        root: 32 bytes.
+        key: not empty.
+        proof: of absence. Its own `key` field is not looked at, as elsewhere: trees differ in what they write there.
+
+    Raises:
+        NotVerifiedError: `proof_kind`, `proof_spec`, `proof_root` or `proof_neighbours`.
     """
-    check(0 < len(key) <= MAX_KEY_BYTES and 0 < len(value) <= MAX_VALUE_BYTES, "smt_proof_lengths", key=key)
-    depth = len(siblings)
-    check(depth <= smt.MAX_DEPTH, "smt_proof_depth", depth=depth)
-    bits = int.from_bytes(smt.hash_path(key), "big") >> (smt.MAX_DEPTH - depth)  # the lowest bit is the leaf's side
-    path = []
-    for level, sibling in enumerate(siblings):
-        if bits >> level & 1:
-            path.append(InnerOp(HashOp.SHA256, smt.INNER_PREFIX + sibling, b""))
-        else:
-            path.append(InnerOp(HashOp.SHA256, smt.INNER_PREFIX, sibling))
-    return ExistenceProof(key, value, SMT_LEAF, tuple(path))
+    if proof.nonexist is None:
+        refuse("kind", "the proof shows a value, not absence")
+    _verify_nonexist(spec, root, key, proof.nonexist)
 
 
-def existence(proof: ExistenceProof) -> CommitmentProof:
-    """Wrap a proof of existence."""
-    return CommitmentProof(exist=proof)
+def _verify_exist(spec: ProofSpec, root: bytes, key: bytes, value: bytes, proof: ExistenceProof) -> None:
+    check_against_spec(proof, spec)
+    if spec.exact:
+        _check_exact(proof, spec)
+    if proof.key != key:
+        refuse("key", "the proof is for another key")
+    if proof.value != value:
+        refuse("value", "the proof is for another value")
+    if calculate_root(proof, spec) != root:
+        refuse("root", "the proof leads to another root")
 
 
-def absence(key: bytes, left: ExistenceProof | None, right: ExistenceProof | None) -> CommitmentProof:
-    """Build the proof that a key is absent.
+def _verify_nonexist(spec: ProofSpec, root: bytes, key: bytes, proof: NonExistenceProof) -> None:
+    left, right = proof.left, proof.right
+    place = _place(spec, key)
+    if left is not None:
+        _verify_exist(spec, root, left.key, left.value, left)
+        if place <= _place(spec, left.key):
+            refuse("neighbours", "the key is not right of its left neighbour")
+    if right is not None:
+        _verify_exist(spec, root, right.key, right.value, right)
+        if place >= _place(spec, right.key):
+            refuse("neighbours", "the key is not left of its right neighbour")
+    inner = spec.inner_spec
+    if left is not None and right is not None:
+        good = is_left_neighbour(inner, left.path, right.path)
+    elif right is not None:
+        good = is_leftmost(inner, right.path)
+    elif left is not None:
+        good = is_rightmost(inner, left.path)
+    else:
+        good = False
+    if not good:
+        refuse("neighbours", "the proof leaves room for the key between its neighbours")
 
-    Args:
-        key: the absent key itself, not its hash.
-        left: proof of the neighbour with the next lower path, None when there is none.
-        right: proof of the neighbour with the next higher path, None when there is none.
+
+def check_against_spec(proof: ExistenceProof, spec: ProofSpec) -> None:
+    """Check that leaf and steps have the form of a spec.
+
+    Raises:
+        NotVerifiedError: `proof_spec`.
     """
-    check(left is not None or right is not None, "absence_has_neighbour", key=key)
-    return CommitmentProof(nonexist=NonExistenceProof(key, left, right))
+    if proof.leaf is None:
+        refuse("spec", "the proof has no leaf operation")
+    check_leaf(proof.leaf, spec)
+    if not spec.min_depth <= len(proof.path) <= (spec.max_depth or _DEFAULT_MAX_DEPTH):
+        refuse("spec", f"a path of {len(proof.path)} steps is too short or too long")
+    for layer, step in enumerate(proof.path, 1):
+        _check_inner(step, spec, layer)
+
+
+def check_leaf(op: LeafOp, spec: ProofSpec) -> None:
+    """Check that a leaf operation has the form of a spec.
+
+    Raises:
+        NotVerifiedError: `proof_spec`.
+    """
+    wanted = spec.leaf_spec
+    if _is_iavl(spec):
+        _check_iavl(op.prefix, op.hash, 0)
+    same = (op.hash, op.prehash_key, op.prehash_value, op.length) == (
+        wanted.hash,
+        wanted.prehash_key,
+        wanted.prehash_value,
+        wanted.length,
+    )
+    if not same or not op.prefix.startswith(wanted.prefix):
+        refuse("spec", "the leaf operation is not the tree's")
+
+
+def _check_inner(op: InnerOp, spec: ProofSpec, layer: int) -> None:
+    inner = spec.inner_spec
+    if op.hash != inner.hash:
+        refuse("spec", "a step uses another hash than the tree")
+    if _is_iavl(spec):
+        _check_iavl(op.prefix, op.hash, layer)
+    if op.prefix.startswith(spec.leaf_spec.prefix):
+        refuse("spec", "a step looks like a leaf")
+    longest = inner.max_prefix_length + (len(inner.child_order) - 1) * inner.child_size
+    if not inner.min_prefix_length <= len(op.prefix) <= longest:
+        refuse("spec", "a step's prefix is too short or too long")
+    if inner.child_size <= 0 or len(op.suffix) % inner.child_size:
+        refuse("spec", "a step's suffix is not made of whole children")
+
+
+def _check_exact(proof: ExistenceProof, spec: ProofSpec) -> None:
+    if proof.leaf is not None and proof.leaf.prefix != spec.leaf_spec.prefix:
+        refuse("spec", "the leaf's prefix is not the tree's")
+    for step in proof.path:
+        if _branch(spec.inner_spec, step) is None:
+            refuse("spec", "a step does not have the size of a node")
+
+
+def _is_iavl(spec: ProofSpec) -> bool:
+    return _shape(spec) == _shape(IAVL)
+
+
+def _shape(spec: ProofSpec) -> tuple[int, ...]:
+    leaf, inner = spec.leaf_spec, spec.inner_spec
+    return (
+        leaf.hash,
+        leaf.prehash_key,
+        leaf.prehash_value,
+        leaf.length,
+        inner.hash,
+        inner.min_prefix_length,
+        inner.max_prefix_length,
+        inner.child_size,
+        len(inner.child_order),
+    )
+
+
+def _check_iavl(prefix: bytes, hash_op: int, layer: int) -> None:
+    """An IAVL prefix is height, size and version as zigzag varints; an inner one goes on with framed siblings."""
+    values = []
+    offset = 0
+    for _ in range(3):
+        raw = shift = 0
+        while True:
+            if offset >= len(prefix) or shift > 63:
+                refuse("spec", "an IAVL prefix is cut short")
+            byte = prefix[offset]
+            offset += 1
+            raw |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        if raw & 1 or raw >> 64:
+            refuse("spec", "an IAVL prefix holds a negative number")
+        values.append(raw >> 1)
+    rest = len(prefix) - offset
+    good = rest == 0 if layer == 0 else rest in _IAVL_SIBLING_BYTES and hash_op == HashOp.SHA256
+    if values[0] < layer or not good:
+        refuse("spec", "an IAVL prefix has another form")
+
+
+def calculate_root(proof: ExistenceProof, spec: ProofSpec | None = None) -> bytes:
+    """Compute the root that a proof leads to.
+
+    Raises:
+        NotVerifiedError: `proof_spec`: the proof's operations cannot be carried out.
+    """
+    if proof.leaf is None:
+        refuse("spec", "the proof has no leaf operation")
+    node = apply_leaf(proof.leaf, proof.key, proof.value)
+    for step in proof.path:
+        node = apply_inner(step, node)
+        if spec is not None and len(node) > spec.inner_spec.child_size >= 32:
+            refuse("spec", "a step's hash is longer than a child")
+    return node
+
+
+# --- order ----------------------------------------------------------------------------------------------------------
+
+
+def _place(spec: ProofSpec, key: bytes) -> bytes:
+    return prehashed(spec.leaf_spec.prehash_key, key) if spec.prehash_key_before_comparison else key
+
+
+def is_leftmost(spec: InnerSpec, path: Sequence[InnerOp]) -> bool:
+    """Whether nothing stands left of a path, empty children aside."""
+    return all(_branch(spec, step) == 0 or left_branches_are_empty(spec, step) for step in path)
+
+
+def is_rightmost(spec: InnerSpec, path: Sequence[InnerOp]) -> bool:
+    """Whether nothing stands right of a path, empty children aside."""
+    last = len(spec.child_order) - 1
+    return all(_branch(spec, step) == last or right_branches_are_empty(spec, step) for step in path)
+
+
+def is_left_neighbour(spec: InnerSpec, left: Sequence[InnerOp], right: Sequence[InnerOp]) -> bool:
+    """Whether nothing stands between two paths of one tree: they part once, from there rightmost and leftmost."""
+    left_end, right_end = len(left) - 1, len(right) - 1
+    while left_end >= 0 and right_end >= 0:
+        a, b = left[left_end], right[right_end]
+        if (a.prefix, a.suffix) != (b.prefix, b.suffix):
+            left_branch, right_branch = _branch(spec, a), _branch(spec, b)
+            return (
+                left_branch is not None
+                and right_branch is not None
+                and right_branch == left_branch + 1
+                and is_rightmost(spec, left[:left_end])
+                and is_leftmost(spec, right[:right_end])
+            )
+        left_end, right_end = left_end - 1, right_end - 1
+    return False
+
+
+def left_branches_are_empty(spec: InnerSpec, op: InnerOp) -> bool:
+    """Whether a step has children to its left and all are empty."""
+    branch = _branch(spec, op)
+    if not branch:
+        return False
+    start = len(op.prefix) - branch * spec.child_size
+    return start >= 0 and all(
+        _child(op.prefix, start, spec, position) == spec.empty_child for position in _positions(spec, range(branch))
+    )
+
+
+def right_branches_are_empty(spec: InnerSpec, op: InnerOp) -> bool:
+    """Whether a step has children to its right and all are empty."""
+    branch = _branch(spec, op)
+    if branch is None:
+        return False
+    count = len(spec.child_order) - 1 - branch
+    if count == 0 or len(op.suffix) != count * spec.child_size:
+        return False
+    return all(_child(op.suffix, 0, spec, position) == spec.empty_child for position in _positions(spec, range(count)))
+
+
+def _child(data: bytes, start: int, spec: InnerSpec, position: int) -> bytes:
+    at = start + position * spec.child_size
+    return data[at : at + spec.child_size]
+
+
+def _positions(spec: InnerSpec, branches: Sequence[int]) -> list[int]:
+    return [spec.child_order.index(branch) for branch in branches]
+
+
+def _branch(spec: InnerSpec, op: InnerOp) -> int | None:
+    """Which child of its node a step continues, by the room that prefix and suffix leave; None when none fits."""
+    for branch in range(len(spec.child_order)):
+        position = spec.child_order.index(branch)
+        extra = len(op.prefix) - position * spec.child_size
+        suffix = (len(spec.child_order) - 1 - position) * spec.child_size
+        if spec.min_prefix_length <= extra <= spec.max_prefix_length and len(op.suffix) == suffix:
+            return branch
+    return None

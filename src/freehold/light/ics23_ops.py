@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from freehold.base.errors import NotVerifiedError
-from freehold.light.ics23 import HashOp, InnerOp, LeafOp, LengthOp
+from freehold.light.ics23_messages import HashOp, InnerOp, LeafOp, LengthOp
 from freehold.light.wire import encode_varint
 
 

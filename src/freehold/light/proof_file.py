@@ -21,8 +21,14 @@ from freehold.base.errors import CodecError, InvalidInputError, NotVerifiedError
 from freehold.base.limits import KIB, MAX_CHAIN_ID_BYTES, MAX_EVIDENCE_LEAF_BYTES, MAX_PROOF_FILE_BYTES
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.headers import make_validator_set
-from freehold.light.ics23 import MAX_KEY_BYTES, SMT, CommitmentProof, decode_proof
-from freehold.light.ics23_verify import verify_absence, verify_existence
+from freehold.light.ics23 import (
+    MAX_KEY_BYTES,
+    SMT,
+    CommitmentProof,
+    decode_proof,
+    verify_absence,
+    verify_existence,
+)
 from freehold.light.types import LightBlock
 from freehold.light.verify import VerifiedHeader, verify_light_block
 

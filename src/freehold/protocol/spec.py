@@ -25,16 +25,16 @@ class VolumeSpec(Record):
 
 
 class TmpfsSpec(Record):
-    """A temporary file system: mount path, size in MiB (it counts as memory)."""
+    """A temporary file system: mount path, size in MiB (it counts as memory), mode bits."""
 
     path: str
     size_mib: int
+    mode: int
 
 
 class SecretSpec(Record):
-    """A file with the given content; `target` is its path in the container."""
+    """A file under /run/secrets with the given content."""
 
-    name: str
     target: str
     content: bytes
 
@@ -47,7 +47,6 @@ class HealthSpec(Record):
     timeout_ms: int
     retries: int
     start_period_ms: int
-    start_interval_ms: int
 
 
 class RestartSpec(Record):
@@ -85,9 +84,7 @@ class ServiceSpec(Record):
     hostname: str
     pids: int
     scratch_mib: int
-    shm_mib: int
     read_only: bool
-    init: bool
     volumes: list[VolumeSpec]
     tmpfs: list[TmpfsSpec]
     secrets: list[SecretSpec]

@@ -7,6 +7,7 @@ old one stops as soon as it sees the decision.
 from enum import StrEnum
 
 from freehold.base.codec import Record
+from freehold.ledger.leases import end_ms
 from freehold.ledger.records import Lease
 
 
@@ -27,24 +28,6 @@ class Desired(Record):
     term: int
     fenced: bool
     reason: str
-
-
-def lease_end_ms(lease: Lease, void_ms: int) -> int:
-    """When the lease ends by what is prepaid and void so far, or has been closed; 0 while it has not started."""
-    if lease.closed_ms:
-        return lease.closed_ms
-    if not lease.started_ms:
-        return 0
-    return lease.started_ms + lease.prepaid_ms + (void_ms - lease.void_ms_at_start)
-
-
-def holder_term(lease: Lease, now_ms: int) -> int:
-    """The number of the term in force at a block time; 0 before the first."""
-    term = 0
-    for number, entry in enumerate(lease.terms, start=1):
-        if entry.from_ms <= now_ms:
-            term = number
-    return term
 
 
 def desired_of(lease: Lease | None, node: bytes, header_ms: int, void_ms: int, grace_ms: int) -> Desired:
@@ -71,10 +54,10 @@ def desired_of(lease: Lease | None, node: bytes, header_ms: int, void_ms: int, g
         if not lease.started_ms and header_ms > lease.accept_by_ms:
             return Desired(Want.GONE, decided, False, "the accept deadline has passed")
         return Desired(Want.PREPARE, decided, False, "")
-    end_ms = lease_end_ms(lease, void_ms)
-    if end_ms and header_ms >= end_ms + grace_ms:
+    end = end_ms(lease, void_ms)
+    if end and header_ms >= end + grace_ms:
         return Desired(Want.GONE, decided, False, "funds ended and the grace is over")
-    if end_ms and header_ms >= end_ms:
+    if end and header_ms >= end:
         return Desired(Want.SEAL, decided, False, "funds ended; top up to go on")
     if not decided or lease.members[lease.terms[-1].member].node != node:
         return Desired(Want.HOLD, decided, False, "standby")

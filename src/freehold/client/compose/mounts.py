@@ -121,11 +121,7 @@ def _check_source(item: Cursor, source: str, text: str) -> bool:
 def _long_volume(item: Cursor) -> VolumeMount | Tmpfs | None:
     kind = item.value.get("type")
     if kind not in ("volume", "tmpfs"):
-        place = item.child("type") if "type" in item.value else item
-        code = "host_mount" if kind in ("bind", "npipe") else "unsupported_value"
-        source = str(item.value.get("source", ""))
-        if code == "unsupported_value" or _check_source(item, source, source):
-            place.report(code, f"the mount type {quote(kind)} is not supported", NAMED_VOLUME_HINT)
+        _refuse_type(item, kind)
         return None
     fields = item.fields(SERVICE_VOLUME)
     path = fields["target"].text("a path") if "target" in fields else None
@@ -138,15 +134,24 @@ def _long_volume(item: Cursor) -> VolumeMount | Tmpfs | None:
         return _long_tmpfs(fields, target)
     if "tmpfs" in fields:
         fields["tmpfs"].report("no_effect", "a volume has no tmpfs settings", "remove it")
-    source = fields["source"].text("a volume's name") if "source" in fields else None
-    if source is None:
-        if "source" not in fields:
-            item.report("anonymous_volume", "the volume has no name", NAMED_VOLUME_HINT)
+    if "source" not in fields:
+        item.report("anonymous_volume", "the volume has no name", NAMED_VOLUME_HINT)
         return None
+    source = fields["source"].text("a volume's name")
     read_only = fields["read_only"].boolean() if "read_only" in fields else False
-    if target is None or not _check_source(fields["source"], source, source):
+    if target is None or source is None or not _check_source(fields["source"], source, source):
         return None
     return VolumeMount(source, target, bool(read_only))
+
+
+def _refuse_type(item: Cursor, kind: object) -> None:
+    source = str(item.value.get("source", ""))
+    is_host = kind in ("bind", "npipe")
+    if is_host and not _check_source(item, source, source):
+        return
+    place = item.child("type") if "type" in item.value else item
+    code = "host_mount" if is_host else "unsupported_value"
+    place.report(code, f"the mount type {quote(kind)} is not supported", NAMED_VOLUME_HINT)
 
 
 def _long_tmpfs(fields: dict[str, Cursor], target: str | None) -> Tmpfs | None:

@@ -10,7 +10,7 @@ from freehold.client.compose.model import LOCAL_ADDRESS, Port, Probe
 from freehold.client.compose.problems import quote
 from freehold.client.compose.scalars import is_sexagesimal
 
-MAX_PORTS = 32
+MAX_PORTS = 16  # of a lease
 MAX_PORT = 65_535
 
 _NUMBER = re.compile(r"[0-9]{1,5}\Z", re.ASCII)

@@ -1,4 +1,7 @@
-"""Wishes for nodes: `country=BE,farm=alpha`, from the command line or from `x-freehold: {prefer: ..}`."""
+"""Wishes for nodes: `country=BE,farm=alpha`, from the command line or from `x-freehold: {prefer: ..}`.
+
+A plain value is preferred where it can be had; one with `!` in front is excluded.
+"""
 
 import re
 
@@ -10,7 +13,7 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}\Z", re.ASCII)
 
 
 def parse_preferences(text: str) -> tuple[tuple[str, str], ...]:
-    """Read `country=BE,farm=alpha` into pairs; a key given twice means either value.
+    """Read `country=BE,country=!US,farm=alpha` into pairs; a key given twice means either value.
 
     Raises:
         InvalidInputError: another key, or a value that is no country code or farm name.
@@ -27,12 +30,13 @@ def parse_preference(key: str, value: str) -> tuple[str, str]:
     Raises:
         InvalidInputError: as `parse_preferences`.
     """
-    if key == "country" and _COUNTRY.match(value):
+    name = value.removeprefix("!")
+    if key == "country" and _COUNTRY.match(name):
         return key, value.upper()
-    if key == "farm" and is_name(value):
+    if key == "farm" and is_name(name):
         return key, value
     raise InvalidInputError(
         f"{f'{key}={value}'[:60]!r} is not a preference",
         code="bad_preference",
-        hint="write country=XX (two letters) or farm=NAME",
+        hint="write country=XX (two letters) or farm=NAME, with ! before the value to exclude it",
     )

@@ -1,0 +1,58 @@
+"""Reads the binding's errors: it gives a kind and a Rust text, callers need a class and a stable code."""
+
+import re
+
+import iroh
+
+from freehold.base.errors import FreeholdError, LocalProtocolError, RemoteProtocolError, UnreachableError
+from freehold.transport.errors import ConnectionLostError, StreamResetError, WrongKeyError
+
+_STREAM_END = re.compile(r"(Reset|Stopped)\((\d{1,20})\)")
+_CLOSED_STREAM = "ClosedStream"
+
+
+def dial_error(error: iroh.IrohError, node: str) -> FreeholdError:
+    """Tell why dialling `node` (hex) failed.
+
+    A node that answers with another key fails the TLS check of the key that was dialled; rustls calls every such
+    failure an invalid peer certificate.
+    """
+    text = error.message()
+    if "invalid peer certificate" in text:
+        return WrongKeyError(
+            f"whoever answered does not hold the key {node[:16]}..",
+            code="wrong_key",
+            hint="the address belongs to another node now; read the node's record again",
+        )
+    if "known protocol" in text:
+        return RemoteProtocolError(
+            f"{node[:16]}.. does not speak this protocol",
+            code="wrong_protocol",
+            hint="the two sides run different versions; update the older one",
+        )
+    return UnreachableError(
+        f"cannot connect to {node[:16]}..: {_last_line(text)}",
+        code="unreachable",
+        hint="check that the node is up and its address is right",
+    )
+
+
+def connection_error(error: iroh.IrohError) -> FreeholdError:
+    """The error for an operation on a connection that failed."""
+    return ConnectionLostError(f"the connection ended: {_last_line(error.message())}", code="connection_lost")
+
+
+def stream_error(error: iroh.IrohError) -> FreeholdError:
+    """The error for an operation on a stream that failed."""
+    text = error.message()
+    match = _STREAM_END.search(text)
+    if match is not None:
+        verb = "reset the stream" if match[1] == "Reset" else "does not read on"
+        return StreamResetError(f"the peer {verb} (code {match[2]})", reset_code=int(match[2]))
+    if _CLOSED_STREAM in text:
+        return LocalProtocolError("this side of the stream has already ended", code="stream_finished")
+    return connection_error(error)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1].strip()[:200] if text.strip() else "no reason given"

@@ -215,7 +215,7 @@ class StateStore:
         leaves: list[tuple[bytes, bytes | None]] = []
         before: list[tuple[bytes, bytes]] = []
         buckets: dict[int, Node] = {}
-        with self._storage.lock, self._storage.cursor("leaves") as cursor:
+        with self._storage.snapshot("leaves") as cursor:
             for prefix, updates in self._by_bucket(changes):
                 present, old = self._read_bucket(cursor, prefix, updates)
                 for path, leaf in updates.items():
@@ -230,9 +230,9 @@ class StateStore:
                     else:
                         present[path] = leaf.hash
                 buckets[prefix] = subtree(sorted(present.items()), self._head.split)
-            nodes = self._tree.stage(buckets)
-            undo = encode_undo(self._tree.nodes(nodes), before)
-            root = nodes[1][1] if 1 in nodes else self._tree.root
+        nodes = self._tree.stage(buckets)
+        undo = encode_undo(self._tree.nodes(nodes), before)
+        root = nodes[1][1] if 1 in nodes else self._tree.root
         self._staged = Staged(Head(FORMAT, self._head.split, height, root, meta), leaves, nodes, undo)
         return root
 

@@ -7,6 +7,7 @@ thread reads. Only this module and those built on it in this package touch `lmdb
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Self
@@ -85,7 +86,7 @@ class Storage:
 
     def scan(self, name: str, low: bytes, high: bytes | None = None) -> Iterator[tuple[memoryview, memoryview]]:
         """Read items with low <= key <= high in order; call with `lock` held throughout, copy what is kept."""
-        with self.cursor(name) as cursor:
+        with self._reader.cursor(db=self.databases[name]) as cursor:
             if not cursor.set_range(low):
                 return
             for key, value in cursor:
@@ -93,9 +94,11 @@ class Storage:
                     return
                 yield key, value
 
-    def cursor(self, name: str) -> Any:
-        """Open a cursor of the reader as a context; call with `lock` held throughout, copy what is kept."""
-        return self._reader.cursor(db=self.databases[name])
+    @contextmanager
+    def snapshot(self, name: str) -> Iterator[Any]:
+        """Open a cursor of its own reader on the newest version; for the writing thread, which it must not outlive."""
+        with self._env.begin(buffers=True) as txn, txn.cursor(db=self.databases[name]) as cursor:
+            yield cursor
 
     def count(self, name: str) -> int:
         """How many items a database holds."""

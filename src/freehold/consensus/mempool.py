@@ -1,0 +1,375 @@
+"""Transactions that wait: lanes with reserved room, fees across senders, nonces within one. Pure.
+
+Room is counted in transactions and bytes, in the pool and again in each block: a lane always has its reserved share,
+the rest is for whoever comes. Within a lane a higher priority (fee) goes first, then the earlier arrival; of one
+sender nothing goes before its predecessor by nonce, and nothing goes that has a gap before it.
+
+Invariants: never more than the limits; one transaction for each (sender, nonce) or replay key; what `select` gives
+holds each sender's nonces from its next one on, without gaps. Spec: docs/spec/embedded-engine.md.
+"""
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+import msgspec
+
+from freehold.base.limits import MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS
+from freehold.consensus.application import OK, CheckTxResponse, Lane
+from freehold.consensus.errors import MempoolFullError
+
+RESERVED_PERMILL: Final = {Lane.REPORTS: 300, Lane.GOVERNANCE: 100, Lane.USERS: 300}
+MAX_PER_SENDER: Final = 64
+REPLACE_PERCENT: Final = 110  # a replacement offers at least this much of the old priority
+TX_OVERHEAD_BYTES: Final = 8  # tag and length in a block
+
+
+class Entry:
+    """A transaction that waits.
+
+    Attributes:
+        id: the name by which waiters know it.
+        tx: its bytes.
+        check: what the application said of it.
+        sequence: order of arrival.
+        checked_height: the newest height at which the application was asked.
+    """
+
+    __slots__ = ("check", "checked_height", "id", "sequence", "size", "tx")
+
+    def __init__(self, tx_id: bytes, tx: bytes, check: CheckTxResponse, sequence: int, height: int) -> None:
+        self.id = tx_id
+        self.tx = tx
+        self.check = check
+        self.sequence = sequence
+        self.checked_height = height
+        self.size = len(tx) + TX_OVERHEAD_BYTES
+
+    @property
+    def slot(self) -> tuple[bytes, int | bytes]:
+        """What only one waiting transaction may have."""
+        check = self.check
+        return (check.sender, check.replay_key if check.nonce is None else check.nonce)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Smaller goes first within a lane."""
+        return (-self.check.priority, self.sequence)
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """A transaction that left without a block, and why: a stable word and text for people."""
+
+    id: bytes
+    code: str
+    message: str
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A number of transactions and of bytes."""
+
+    txs: int
+    bytes: int
+
+    def share(self, permill: int) -> "Room":
+        """A part of this room, rounded down."""
+        return Room(self.txs * permill // 1000, self.bytes * permill // 1000)
+
+
+class _Used:
+    """Room used by each lane, against a total of which each lane has its share for itself."""
+
+    __slots__ = ("_free", "_shares", "_used")
+
+    def __init__(self, total: Room) -> None:
+        self._shares = {lane: total.share(permill) for lane, permill in RESERVED_PERMILL.items()}
+        self._free = Room(
+            total.txs - sum(share.txs for share in self._shares.values()),
+            total.bytes - sum(share.bytes for share in self._shares.values()),
+        )
+        self._used = {lane: [0, 0] for lane in Lane}
+
+    def add(self, entry: Entry, sign: int = 1) -> None:
+        used = self._used[entry.check.lane]
+        used[0] += sign
+        used[1] += sign * entry.size
+
+    def fits(self, entry: Entry, *, only_share: bool = False) -> bool:
+        """Whether an entry fits into its lane's share, or (unless only_share) into what nobody has reserved."""
+        over_txs = over_bytes = 0
+        for lane, share in self._shares.items():
+            mine = lane is entry.check.lane
+            txs = self._used[lane][0] + mine
+            size = self._used[lane][1] + mine * entry.size
+            if mine and txs <= share.txs and size <= share.bytes:
+                return True
+            over_txs += max(0, txs - share.txs)
+            over_bytes += max(0, size - share.bytes)
+        return not only_share and over_txs <= self._free.txs and over_bytes <= self._free.bytes
+
+
+class _Sender:
+    """One sender's transactions by nonce."""
+
+    __slots__ = ("by_nonce", "height", "next_nonce")
+
+    def __init__(self) -> None:
+        self.by_nonce: dict[int, Entry] = {}
+        self.next_nonce = 0
+        self.height = -1
+
+    def learn(self, next_nonce: int, height: int) -> None:
+        if height >= self.height:
+            self.next_nonce, self.height = next_nonce, height
+
+
+class Mempool:
+    """The waiting transactions of one node."""
+
+    def __init__(self, *, max_txs: int = MAX_MEMPOOL_TXS, max_bytes: int = MAX_MEMPOOL_BYTES) -> None:
+        self._used = _Used(Room(max_txs, max_bytes))
+        self._entries: dict[bytes, Entry] = {}
+        self._slots: dict[tuple[bytes, int | bytes], Entry] = {}
+        self._senders: dict[bytes, _Sender] = {}
+        self._cheapest: dict[Lane, list[tuple[int, int, bytes]]] = {lane: [] for lane in Lane}
+        self._bytes = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, tx_id: bytes) -> bool:
+        return tx_id in self._entries
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all that wait, with their overhead in a block."""
+        return self._bytes
+
+    def get(self, tx_id: bytes) -> Entry | None:
+        """The waiting transaction with an id."""
+        return self._entries.get(tx_id)
+
+    def add(self, tx_id: bytes, tx: bytes, check: CheckTxResponse, height: int) -> list[Dropped]:
+        """Take a transaction that the application accepted.
+
+        Args:
+            tx_id: its name.
+            tx: its bytes.
+            check: the application's answer, code `OK`.
+            height: the newest block when it was asked.
+
+        Returns:
+            Those that had to leave for it: the one it replaces, and cheaper ones when there is no room.
+
+        Raises:
+            MempoolFullError: `mempool_full`, `fee_too_low_to_replace`, `already_waiting` or `nonce_too_far`.
+        """
+        if tx_id in self._entries:
+            return []
+        self._sequence += 1
+        entry = Entry(tx_id, tx, check, self._sequence, height)
+        if check.nonce is not None:
+            self._check_nonce(entry, height)
+        dropped: list[Dropped] = []
+        old = self._slots.get(entry.slot)
+        if old is not None:
+            self._check_replacement(old, entry)
+            self._remove(old)
+        victims = self._make_room(entry)
+        if victims is None:
+            if old is not None:
+                self._insert(old)
+            raise MempoolFullError(
+                "the mempool is full of transactions that offer at least as much",
+                code="mempool_full",
+                hint="offer a higher fee, or try again after the next block",
+            )
+        if old is not None:
+            dropped.append(Dropped(old.id, "replaced", "replaced by another transaction of the same sender and nonce"))
+        dropped += (Dropped(victim.id, "evicted", "made room for transactions that offer more") for victim in victims)
+        self._insert(entry)
+        return dropped
+
+    def select(self, height: int, *, max_txs: int, max_bytes: int) -> list[Entry]:
+        """Choose the transactions of a block, in its order; they stay in the pool until `remove_committed`.
+
+        Args:
+            height: of the block; what is valid only below it is passed over.
+            max_txs: of the block.
+            max_bytes: of the block, each transaction counted with its overhead.
+        """
+        heaps: dict[Lane, list[tuple[tuple[int, int], Entry]]] = {lane: [] for lane in Lane}
+
+        def offer(entry: Entry | None) -> None:
+            if entry is not None and entry.check.valid_until >= height:
+                heappush(heaps[entry.check.lane], (entry.rank, entry))
+
+        for sender in self._senders.values():
+            offer(sender.by_nonce.get(sender.next_nonce))
+        for entry in self._entries.values():
+            if entry.check.nonce is None:
+                offer(entry)
+        used, chosen = _Used(Room(max_txs, max_bytes)), list[Entry]()
+        left = Room(max_txs, max_bytes)
+        for only_share in (True, False):
+            for lane in Lane:
+                waiting, heaps[lane] = heaps[lane], []
+                while waiting:
+                    entry = heappop(waiting)[1]
+                    fits = used.fits(entry, only_share=True) if only_share else left.bytes >= entry.size
+                    if left.txs < 1 or not fits:
+                        if only_share:
+                            heaps[lane].append((entry.rank, entry))
+                        continue
+                    used.add(entry)
+                    left = Room(left.txs - 1, left.bytes - entry.size)
+                    chosen.append(entry)
+                    follower = self._follower(entry)
+                    if follower is not None and follower.check.lane is lane and follower.check.valid_until >= height:
+                        heappush(waiting, (follower.rank, follower))
+                    else:
+                        offer(follower)
+                heaps[lane].sort(key=lambda item: item[0])
+        return chosen
+
+    def remove_committed(self, tx_ids: Iterable[bytes], height: int) -> list[Dropped]:
+        """Take out what a block holds, then what can never be in a later one.
+
+        Args:
+            tx_ids: of the block's transactions, also of unknown ones.
+            height: of the block.
+
+        Returns:
+            Those whose time is over.
+        """
+        for tx_id in tx_ids:
+            entry = self._entries.get(tx_id)
+            if entry is None:
+                continue
+            check = entry.check
+            if check.nonce is not None:
+                # What the block did to the nonce is for the recheck to say; until then it counts as used.
+                self._senders[check.sender].learn(check.nonce + 1, height)
+            self._remove(entry)
+        over = [entry for entry in self._entries.values() if entry.check.valid_until <= height]
+        for entry in over:
+            self._remove(entry)
+        return [Dropped(entry.id, "expired", "its last height passed before it was included") for entry in over]
+
+    def stale(self, height: int, limit: int) -> list[Entry]:
+        """Those the application was not asked about since a height, longest ago first, at most `limit`."""
+        old = [entry for entry in self._entries.values() if entry.checked_height < height]
+        old.sort(key=lambda entry: (entry.checked_height, entry.sequence))
+        return old[:limit]
+
+    def recheck(self, tx_id: bytes, check: CheckTxResponse, height: int) -> Dropped | None:
+        """Take the application's answer of a later height; a refused transaction leaves.
+
+        Returns:
+            It, if it left.
+        """
+        entry = self._entries.get(tx_id)
+        if entry is None:
+            return None
+        entry.checked_height = max(entry.checked_height, height)
+        nonce = entry.check.nonce
+        if check.code == OK and nonce is not None:
+            self._senders[entry.check.sender].learn(check.next_nonce, height)
+        if check.code == OK and (nonce is None or nonce >= check.next_nonce):
+            return None
+        self._remove(entry)
+        return Dropped(tx_id, "invalid", check.log or f"refused after a later block, code {check.code}")
+
+    def _check_nonce(self, entry: Entry, height: int) -> None:
+        sender = self._senders.get(entry.check.sender)
+        expected = entry.check.next_nonce if sender is None or height > sender.height else sender.next_nonce
+        if sender is not None:
+            sender.learn(expected, height)
+        nonce = entry.check.nonce or 0
+        if not expected <= nonce < expected + MAX_PER_SENDER:
+            raise MempoolFullError(
+                f"nonce {nonce} is not among the {MAX_PER_SENDER} from {expected} on that may wait",
+                code="nonce_too_far" if nonce > expected else "nonce_used",
+                hint="wait until earlier transactions of this sender are in a block",
+            )
+
+    def _check_replacement(self, old: Entry, new: Entry) -> None:
+        if new.check.nonce is None:
+            raise MempoolFullError("the same statement of this sender waits already", code="already_waiting")
+        needed = max(old.check.priority * REPLACE_PERCENT // 100, old.check.priority + 1)
+        if new.check.priority < needed:
+            raise MempoolFullError(
+                f"a transaction with this nonce waits and offers {old.check.priority}",
+                code="fee_too_low_to_replace",
+                hint=f"offer at least {needed} to replace it",
+            )
+
+    def _make_room(self, entry: Entry) -> list[Entry] | None:
+        """Remove cheaper entries of the lane until one fits; None, and nothing changed, when it cannot."""
+        victims: list[Entry] = []
+        while not self._used.fits(entry):
+            victim = self._cheapest_of(entry.check.lane)
+            if (
+                victim is None
+                or victim.check.priority >= entry.check.priority
+                or victim.check.sender == entry.check.sender
+            ):
+                for gone in victims:
+                    self._insert(gone)
+                return None
+            # Without it, what follows it by nonce could not go anyway.
+            for gone in self._from(victim):
+                self._remove(gone)
+                victims.append(gone)
+        return victims
+
+    def _cheapest_of(self, lane: Lane) -> Entry | None:
+        heap = self._cheapest[lane]
+        while heap:
+            entry = self._entries.get(heap[0][2])
+            if entry is not None and entry.sequence == -heap[0][1]:
+                return entry
+            heappop(heap)
+        return None
+
+    def _from(self, entry: Entry) -> list[Entry]:
+        nonce = entry.check.nonce
+        if nonce is None:
+            return [entry]
+        queue = self._senders[entry.check.sender].by_nonce
+        return [queue[at] for at in sorted(queue) if at >= nonce]
+
+    def _follower(self, entry: Entry) -> Entry | None:
+        if entry.check.nonce is None:
+            return None
+        return self._senders[entry.check.sender].by_nonce.get(entry.check.nonce + 1)
+
+    def _insert(self, entry: Entry) -> None:
+        check = entry.check
+        self._entries[entry.id] = entry
+        self._slots[entry.slot] = entry
+        self._used.add(entry)
+        self._bytes += entry.size
+        if check.nonce is not None:
+            sender = self._senders.setdefault(check.sender, _Sender())
+            sender.by_nonce[check.nonce] = entry
+            if sender.height < 0:
+                sender.learn(check.next_nonce, entry.checked_height)
+        heap = self._cheapest[check.lane]
+        heappush(heap, (check.priority, -entry.sequence, entry.id))
+        if len(heap) > 2 * len(self._entries) + 64:
+            live = [item for item in heap if item[2] in self._entries]
+            heap[:] = sorted(live)
+
+    def _remove(self, entry: Entry) -> None:
+        check = entry.check
+        del self._entries[entry.id]
+        del self._slots[entry.slot]
+        self._used.add(entry, -1)
+        self._bytes -= entry.size
+        if check.nonce is not None:
+            sender = self._senders[check.sender]
+            del sender.by_nonce[check.nonce]
+            if not sender.by_nonce:
+                del self._senders[check.sender]

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from freehold.agent.core.desired import Desired, desired_of
 from freehold.agent.core.fencing import Fence, fence_of
@@ -12,6 +13,8 @@ from freehold.ledger.keys import TOTALS, deployment_key, lease_key, node_key, no
 from freehold.ledger.records import Deployment, Lease, Node, NodeLease, Totals
 from freehold.ledger.schedule import epoch_at
 from freehold.lightclient.client import LedgerClient, VerifiedHeader, boottime_ms
+
+MAX_CACHED = 1_024
 
 
 def wall_ms() -> int:
@@ -32,6 +35,8 @@ class ChainView:
     node: Node | None = None
     leases: dict[bytes, Lease] = field(default_factory=dict)
     deployments: dict[bytes, Deployment] = field(default_factory=dict)
+    _others: dict[bytes, tuple[int, Lease | None]] = field(default_factory=dict)
+    _nodes: dict[bytes, tuple[int, Node | None]] = field(default_factory=dict)
 
     async def poll(self) -> None:
         """Fetch and verify what is new.
@@ -71,6 +76,34 @@ class ChainView:
         records = await self.ledger.read([lease_key(id_) for id_ in ids], height)
         return {id_: lease for id_ in ids if (lease := records.get(lease_key(id_), Lease))}
 
+    def forget(self, lease_id: bytes) -> None:
+        """Stop following a lease with which this node is done."""
+        self.leases.pop(lease_id, None)
+
+    async def any_lease(self, lease_id: bytes) -> Lease | None:
+        """The verified record of any lease, at most one poll old."""
+        if lease_id in self.leases:
+            return self.leases[lease_id]
+        now = boottime_ms()
+        cached = self._others.get(lease_id)
+        if cached is None or now - cached[0] > self.preset.poll_ms:
+            key = lease_key(lease_id)
+            cached = (now, (await self.ledger.read([key])).get(key, Lease))
+            _bound(self._others)
+            self._others[lease_id] = cached
+        return cached[1]
+
+    async def any_node(self, node_id: bytes) -> Node | None:
+        """The verified record of any node, at most ten polls old: keys never change, addresses seldom."""
+        now = boottime_ms()
+        cached = self._nodes.get(node_id)
+        if cached is None or now - cached[0] > 10 * self.preset.poll_ms:
+            key = node_key(node_id)
+            cached = (now, (await self.ledger.read([key])).get(key, Node))
+            _bound(self._nodes)
+            self._nodes[node_id] = cached
+        return cached[1]
+
     @property
     def epoch(self) -> int:
         """The epoch of the newest verified header; -1 before the first."""
@@ -103,6 +136,12 @@ class ChainView:
         if lease is None:
             raise RefusedError("this node holds no such lease", code="unknown_lease")
         return lease
+
+
+def _bound(cache: dict[bytes, Any]) -> None:
+    """Keep a cache small: the oldest entry goes."""
+    if len(cache) >= MAX_CACHED:
+        cache.pop(next(iter(cache)))
 
 
 def _slot_of(lease: Lease, node: bytes) -> int:

@@ -1,9 +1,9 @@
 """Evidence and duty leaves, their roots, and the signed answers that a witness collects (docs/spec/witnesses.md)."""
 
 from freehold.base.codec import Record, encode
+from freehold.crypto import merkle
 from freehold.crypto.ed25519 import PrivateKey, verify_strict
 from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
-from freehold.crypto.merkle import hash_from_byte_slices
 
 LEAF_VERSION = 1
 
@@ -74,24 +74,50 @@ class DutyLeaf(Record):
     probes: list[ProbeSeen]
 
 
+class ProvenEvidence(Record):
+    """A leaf with its path to the evidence root of the node's report."""
+
+    leaf: EvidenceLeaf
+    proof: merkle.Proof
+
+
+class ProvenDuty(Record):
+    """A leaf with its path to the duty root of the witness's report."""
+
+    leaf: DutyLeaf
+    proof: merkle.Proof
+
+
 def evidence_root(leaves: list[EvidenceLeaf]) -> bytes:
     """RFC 6962 root over the encoded leaves, ordered by lease slot; of nothing: the hash of nothing."""
-    return hash_from_byte_slices([_leaf(Purpose.EVIDENCE_LEAF, leaf) for leaf in leaves])
+    return merkle.hash_from_byte_slices([_leaf(Purpose.EVIDENCE_LEAF, leaf) for leaf in leaves])
 
 
 def duty_root(leaves: list[DutyLeaf]) -> bytes:
     """RFC 6962 root over the encoded leaves, ordered by target slot."""
-    return hash_from_byte_slices([_leaf(Purpose.DUTY_LEAF, leaf) for leaf in leaves])
+    return merkle.hash_from_byte_slices([_leaf(Purpose.DUTY_LEAF, leaf) for leaf in leaves])
 
 
-def duty_leaf_bytes(leaf: DutyLeaf) -> bytes:
-    """What stands in the duty tree for a leaf."""
-    return _leaf(Purpose.DUTY_LEAF, leaf)
+def prove_evidence(leaves: list[EvidenceLeaf]) -> list[ProvenEvidence]:
+    """Each leaf with its path."""
+    items = [_leaf(Purpose.EVIDENCE_LEAF, leaf) for leaf in leaves]
+    return [ProvenEvidence(leaf, merkle.prove(items, index)) for index, leaf in enumerate(leaves)]
 
 
-def evidence_leaf_bytes(leaf: EvidenceLeaf) -> bytes:
-    """What stands in the evidence tree for a leaf."""
-    return _leaf(Purpose.EVIDENCE_LEAF, leaf)
+def prove_duties(leaves: list[DutyLeaf]) -> list[ProvenDuty]:
+    """Each leaf with its path."""
+    items = [_leaf(Purpose.DUTY_LEAF, leaf) for leaf in leaves]
+    return [ProvenDuty(leaf, merkle.prove(items, index)) for index, leaf in enumerate(leaves)]
+
+
+def is_evidence_under(root: bytes, proven: ProvenEvidence) -> bool:
+    """Whether a leaf stands under an evidence root."""
+    return merkle.verify(root, proven.proof, _leaf(Purpose.EVIDENCE_LEAF, proven.leaf))
+
+
+def is_duty_under(root: bytes, proven: ProvenDuty) -> bool:
+    """Whether a leaf stands under a duty root."""
+    return merkle.verify(root, proven.proof, _leaf(Purpose.DUTY_LEAF, proven.leaf))
 
 
 def sign_identity(

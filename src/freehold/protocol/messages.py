@@ -6,7 +6,7 @@ term of a lease of the same deployment, `witness` anyone (the answer is for that
 """
 
 from freehold.base.codec import Record
-from freehold.protocol.evidence import DutyLeaf, EvidenceLeaf
+from freehold.protocol.evidence import ProvenDuty, ProvenEvidence
 
 ALPN = "freehold/1"
 
@@ -140,12 +140,18 @@ class InviteWitness(Record):
     witnesses: list[int]
 
 
+class InviteVerdict(Record):
+    """`verdict.invite` (anyone): a challenge for whose verdict the callee may be drawn; it looks itself."""
+
+    challenge: bytes
+
+
 class EvidencePush(Record):
     """`mailbox.push` (member, witness): leaves for the tenant, kept by each member for R epochs."""
 
     lease: bytes
-    evidence: list[EvidenceLeaf]
-    duties: list[DutyLeaf]
+    evidence: list[ProvenEvidence]
+    duties: list[ProvenDuty]
 
 
 class MailboxRequest(Record):
@@ -159,5 +165,5 @@ class MailboxRequest(Record):
 class Mailbox(Record):
     """Leaves kept for a tenant."""
 
-    evidence: list[EvidenceLeaf]
-    duties: list[DutyLeaf]
+    evidence: list[ProvenEvidence]
+    duties: list[ProvenDuty]

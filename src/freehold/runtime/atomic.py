@@ -1,0 +1,58 @@
+"""Small state files of a node: written whole or not at all, read with a bound."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from freehold.base.errors import FreeholdError
+
+T = TypeVar("T")
+MAX_STATE_BYTES = 4 << 20
+
+
+def save_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Replace a file with the JSON of `value`; a crash leaves the old file or the new one.
+
+    Raises:
+        FreeholdError: the disk is full or not writable (`disk_full`); the old file is as it was.
+    """
+    partial = path.with_name(f".{path.name}.new")
+    data = msgspec.json.encode(value)
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(fd, data[written:])
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        partial.rename(path)
+    except OSError as error:
+        raise FreeholdError(
+            f"cannot write {path.name}: {error.strerror}",
+            code="disk_full",
+            hint="free disk space on the node and see that its home is writable",
+        ) from None
+
+
+def load_json(path: Path, kind: type[T]) -> T | None:
+    """Read a file that `save_json` wrote; None when there is none.
+
+    Raises:
+        FreeholdError: the file is damaged (`damaged_state`).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_STATE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    try:
+        if len(data) > MAX_STATE_BYTES:
+            raise msgspec.DecodeError("too large")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FreeholdError(f"{path} is damaged: {error}", code="damaged_state") from None

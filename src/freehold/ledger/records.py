@@ -19,6 +19,7 @@ class Params(Record):
     values: list[int]
     validators: list[tuple[bytes, int]]  # public key, power
     faucet: bytes  # empty when there is none
+    rules: list[tuple[int, int]]  # (first height, version of the rules), ascending; the first is (1, ..)
 
 
 class Totals(Record):
@@ -29,7 +30,7 @@ class Totals(Record):
     treasury: int
     fees: int
     node_slots: int  # M: slots handed out so far
-    epoch: int  # of the newest block
+    epoch: int  # of the newest block; -1 before the first
     void_ms: int  # total length of void epochs so far
     height: int
     time_ms: int
@@ -72,7 +73,7 @@ class Node(Record):
     stake: int
     deposit: int
     registered_epoch: int
-    retired_epoch: int  # 0: not retired
+    retired_epoch: int  # 0: not retired; else the last epoch in which it is drawn and reports (at least 1)
     last_report_epoch: int  # -1: none yet
     history_count: int  # reports so far; leaves of the Merkle mountain range
     history_root: bytes
@@ -89,8 +90,9 @@ class NodeHistory(Record):
 class NodeSlot(Record):
     """One row of the append-only table from which witnesses are drawn.
 
-    `stakes` are (epoch from which it counts, stake), oldest first, at most three. Active in epochs
-    first_epoch..last_epoch; last_epoch -1 means no end.
+    `stakes` are (epoch from which it counts, stake), oldest first, at most four: a draw asks for epochs as far back as
+    the one before the present, and a change counts from the second epoch after it. Active in epochs
+    first_epoch..last_epoch; last_epoch -1 means no end. Rows outlive their node: old draws stay checkable.
     """
 
     version: int
@@ -188,7 +190,8 @@ class Lease(Record):
     """A contract between a tenant and a primary with ordered standbys. Term n is terms[n - 1].
 
     It runs from `started_ms` (the primary's acceptance; 0 before) for `prepaid_ms` plus the void time since, or to
-    `closed_ms` (0 while open). `settled_epoch` is the next epoch to claim. `escrow` pays the rest.
+    `closed_ms` (0 while open). `settled_epoch` is the next epoch to claim. `escrow` pays the rest. Arithmetic over it:
+    `ledger.leases`.
     """
 
     version: int
@@ -222,6 +225,8 @@ class Lease(Record):
     paid: int  # so far, to members, witnesses and treasury
     refunded: int  # so far, to the tenant
     settlements: list[Settlement]  # of the last 24 epochs claimed: one state proof shows a day of service
+    settled_ms: int  # time of service, void epochs apart, that was paid or refunded so far: 0..prepaid_ms
+    local_volume: bool  # a volume dies with its node: no failover, unless it may start empty
 
 
 class ChallengeRecord(Record):
@@ -239,6 +244,7 @@ class ChallengeRecord(Record):
     threshold: int
     verdicts: list[tuple[int, bool]]  # (slot, down), in order of arrival
     decided_ms: int  # 0 until t witnesses said down
+    epoch: int  # in which it was posted: its weights and its number of slots count in the draw
 
 
 class NodeLease(Record):

@@ -69,6 +69,7 @@ class LeaseOrder(Record):
     price_per_hour: int  # at least every member's asking price for the resources
     prepaid_ms: int
     failover_empty: bool  # a local volume may start empty on the standby
+    local_volume: bool = False  # it keeps data on its node: no failover, unless it may start empty
 
 
 class Transfer(Record, tag=1):
@@ -95,7 +96,8 @@ class RegisterFarm(Record, tag=3):
 class RegisterNode(Record, tag=4):
     """Add a node to the sender's farm.
 
-    `possession` is the node key's signature over (farm, box_key), tag NODE_POSSESSION. `stake` and `purse` leave the farm's balance; the purse is the node's own account, for bonds.
+    `possession` is the node key's signature over `possession_bytes`. `stake`, `purse` and a deposit leave the farm's
+    balance; the purse is the node's own account, for bonds.
     """
 
     node: bytes
@@ -172,7 +174,11 @@ class Close(Record, tag=14):
 
 
 class Claim(Record, tag=15):
-    """Anyone: settle a lease's epochs first..last (at most 24, in order), paid for out of what is claimed."""
+    """Anyone: settle a lease's epochs first..last (at most 24, in order), all of whose report windows have closed.
+
+    The envelope's fee is exactly the least fee. It is taken out of what is claimed (the treasury's share), never from
+    the sender, so claiming in many small pieces takes nothing from anyone.
+    """
 
     lease: bytes
     first_epoch: int
@@ -291,6 +297,16 @@ def tx_id(data: bytes) -> bytes:
 def lease_id(deployment: bytes, service: str, replica: int) -> bytes:
     """The id of one lease of a deployment."""
     return tagged_hash(Purpose.LEASE_ID, deployment, service.encode(), replica.to_bytes(4, "big"))
+
+
+def possession_bytes(chain_id: str, node: bytes, farm: bytes, box_key: bytes) -> bytes:
+    """What a node's key signs to join a farm, so that nobody registers a key that is not theirs."""
+    return signing_bytes(Purpose.NODE_POSSESSION, chain_id, node, farm, box_key)
+
+
+def beacon_signing_bytes(chain_id: str, height: int) -> bytes:
+    """What the proposer of the block at `height` signs for its beacon."""
+    return signing_bytes(Purpose.BEACON_SIGN, chain_id, height.to_bytes(8, "big"))
 
 
 def deployment_id(chain_id: str, tenant: bytes, nonce: int) -> bytes:

@@ -1,0 +1,283 @@
+"""Executing blocks and checking transactions: the two entry points of the state machine.
+
+Invariants: a refused transaction changes nothing and pays nothing; the same state and block give the same results and
+changes everywhere; cheap checks come before signatures, signatures before rules. Spec: docs/spec/transactions.md.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from freehold.base.codec import decode, encode
+from freehold.base.errors import CodecError, LocalProtocolError
+from freehold.base.limits import ID_BYTES, MAX_BLOCK_TXS, MAX_SIGNERS, SIGNATURE_BYTES
+from freehold.ledger import keys
+from freehold.ledger.codes import Code
+from freehold.ledger.context import Context, Verify, load_params
+from freehold.ledger.epochs import beacon_value, begin_block
+from freehold.ledger.events import Event
+from freehold.ledger.records import Account, Node, Totals
+from freehold.ledger.rules import RuleSet, rules_at
+from freehold.ledger.state import View, read
+from freehold.ledger.transactions import (
+    FREE_BODIES,
+    MAX_VALID_HEIGHTS,
+    BeaconTx,
+    Claim,
+    Tx,
+    beacon_signing_bytes,
+    decode_tx,
+    tx_id,
+    tx_signing_bytes,
+)
+
+MAX_NONCES_AHEAD: Final = 1_024
+_BEACON_PREFIX: Final = encode(BeaconTx(0, b""))[:8]
+_MAX_BEACON_BYTES: Final = 128
+_DECODE_CODES: Final = {"oversized": Code.OVERSIZED, "unknown_version": Code.UNKNOWN_VERSION}
+
+
+class Lane(IntEnum):
+    """Which part of the mempool a transaction waits in, and of a block it may fill."""
+
+    REPORTS = 0  # free: reports, verdicts, acceptances
+    GOVERNANCE = 1  # reserved for later rules
+    USERS = 2  # ordered by fee across senders, by nonce within one
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    """What the mempool needs to know of a transaction."""
+
+    code: Code
+    lane: Lane
+    sender: bytes
+    nonce: int
+    fee: int
+    tx_id: bytes
+
+
+class BlockInput(msgspec.Struct, frozen=True):
+    """A decided block: its first transaction is the proposer's beacon."""
+
+    height: int
+    time_ms: int
+    proposer: bytes  # public key
+    txs: list[bytes]
+
+
+class TxResult(msgspec.Struct, frozen=True):
+    """What became of a transaction; `events` are not part of consensus."""
+
+    code: Code
+    data: bytes = b""
+    events: list[Event] = []
+
+
+class BlockResult(msgspec.Struct, frozen=True):
+    """What a block changes: None removes a key."""
+
+    results: list[TxResult]
+    changes: dict[bytes, bytes | None]
+
+
+def beacon_tx(height: int, signature: bytes) -> bytes:
+    """Encode a proposer's first transaction.
+
+    Args:
+        height: of its block.
+        signature: over `beacon_signing_bytes`.
+    """
+    return encode(BeaconTx(height, signature))
+
+
+def check_proposal(view: View, block: BlockInput, verify: Verify) -> Code:
+    """Check what makes a block acceptable as a whole: the proposer's beacon comes first, and there are not too many."""
+    if len(block.txs) > MAX_BLOCK_TXS + 1:
+        return Code.TOO_MANY
+    beacon = _read_beacon(view, block, verify)
+    return beacon if isinstance(beacon, Code) else Code.OK
+
+
+def _read_beacon(view: View, block: BlockInput, verify: Verify) -> bytes | Code:
+    """Give the beacon of a block, or why it has none."""
+    if not block.txs:
+        return Code.MISPLACED_BEACON
+    try:
+        tx = decode(block.txs[0], BeaconTx, max_bytes=_MAX_BEACON_BYTES)
+    except CodecError:
+        return Code.MISPLACED_BEACON
+    params, _ = load_params(view)
+    if block.proposer not in {key for key, _ in params.validators} or tx.height != block.height:
+        return Code.BAD_BEACON
+    message = beacon_signing_bytes(params.chain_id, block.height)
+    if len(tx.signature) != SIGNATURE_BYTES or not verify(block.proposer, message, tx.signature):
+        return Code.BAD_BEACON
+    return beacon_value(params.chain_id, block.height, tx.signature)
+
+
+def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
+    """Execute a decided block.
+
+    Args:
+        view: the state after the block before.
+        block: height and time follow those of the state.
+        verify: checks a signature (public key, message, signature); the shell may remember those it checked before.
+
+    Raises:
+        LocalProtocolError: a block without a valid beacon was decided, or its rules are unknown.
+        InvariantError: height or time do not follow.
+    """
+    beacon = _read_beacon(view, block, verify)
+    if isinstance(beacon, Code):
+        raise LocalProtocolError(
+            f"block {block.height} was decided without a valid beacon ({beacon.name})", code=beacon.name.lower()
+        )
+    ctx = Context(view, height=block.height, time_ms=block.time_ms, verify=verify)
+    rules = rules_at(ctx.params, block.height)
+    begin_block(ctx, beacon)
+    ctx.state.commit()
+    results = [TxResult(Code.OK, b"", ctx.events)]
+    fees = 0
+    for data in block.txs[1:]:
+        ctx.events, ctx.data = [], b""
+        tx = _read_tx(data)
+        code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx)
+        if code or isinstance(tx, Code):
+            ctx.state.rollback()
+            results.append(TxResult(code))
+            continue
+        ctx.state.commit()
+        fees += _charge(tx)
+        results.append(TxResult(Code.OK, ctx.data, ctx.events))
+    if fees:
+        ctx.add_totals(fees=fees)
+        ctx.state.commit()
+    return BlockResult(results, ctx.state.changes())
+
+
+def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResult:
+    """Check a transaction for the mempool against the newest state.
+
+    One whose nonce is its sender's next (or that needs none) is tried out as a whole; a later nonce is checked as far
+    as it can be: form, signatures, fee.
+
+    Args:
+        view: the newest committed state.
+        data: from outside.
+        height: of the block in which it could be included.
+        verify: checks a signature.
+    """
+    identity = tx_id(data)
+    tx = _read_tx(data)
+    if isinstance(tx, Code):
+        return CheckResult(tx, Lane.USERS, b"", 0, 0, identity)
+    lane = Lane.REPORTS if isinstance(tx.body, FREE_BODIES) else Lane.USERS
+    totals = read(view, keys.TOTALS, Totals)
+    ctx = Context(view, height=height, time_ms=totals.time_ms if totals else 0, verify=verify)
+    code = _apply(ctx, rules_at(ctx.params, height), tx, is_check=True)
+    return CheckResult(code, lane, tx.sender, tx.nonce, tx.fee, identity)
+
+
+def _read_tx(data: bytes) -> Tx | Code:
+    if data.startswith(_BEACON_PREFIX):
+        return Code.MISPLACED_BEACON
+    try:
+        return decode_tx(data)
+    except CodecError as error:
+        return _DECODE_CODES.get(error.code, Code.UNDECODABLE)
+
+
+def _charge(tx: Tx) -> int:
+    """Give what the sender itself pays: a claim's fee comes out of what is claimed."""
+    return 0 if isinstance(tx.body, Claim) else tx.fee
+
+
+def _apply(ctx: Context, rules: RuleSet, tx: Tx, *, is_check: bool = False) -> Code:
+    """Authorise a transaction and execute its body in the context's open transaction."""
+    process = rules.processes.get(type(tx.body))
+    if process is None:
+        return Code.MALFORMED_BODY
+    if tx.chain_id != ctx.chain_id:
+        return Code.WRONG_CHAIN
+    if tx.valid_until < ctx.height:
+        return Code.EXPIRED
+    if tx.valid_until - ctx.height > MAX_VALID_HEIGHTS:
+        return Code.VALID_UNTIL_TOO_FAR
+    if len(tx.sender) != ID_BYTES:
+        return Code.BAD_FIELD
+    if isinstance(tx.body, FREE_BODIES):
+        code = _authorise_free(ctx, tx)
+        return code or process(ctx, tx, tx.body)
+    account = ctx.state.get(keys.account_key(tx.sender), Account)
+    if account is None:
+        return Code.UNKNOWN_ACCOUNT
+    code = _check_paid(ctx, tx, account, is_check=is_check) or _check_signatures(ctx, tx, account)
+    if code:
+        return code
+    if tx.nonce != account.nonce:
+        return Code.OK  # only while checking: it waits for those before it
+    ctx.state.put(
+        keys.account_key(tx.sender),
+        Account(
+            account.version,
+            account.balance - _charge(tx),
+            account.nonce + 1,
+            account.reserved,
+            account.threshold,
+            account.signers,
+        ),
+    )
+    return process(ctx, tx, tx.body)
+
+
+def _authorise_free(ctx: Context, tx: Tx) -> Code:
+    """A free body is signed by its sender's own key alone, and carries neither nonce nor fee."""
+    if tx.nonce:
+        return Code.WRONG_NONCE
+    if tx.fee:
+        return Code.BAD_AMOUNT
+    if len(tx.signatures) != 1 or tx.signatures[0][0] != tx.sender:
+        return Code.BAD_SIGNATURE
+    if ctx.state.get(keys.node_key(tx.sender), Node) is None:
+        return Code.UNKNOWN_NODE  # before the signature: checking one for nobody would be free work for strangers
+    return _verify_all(ctx, tx)
+
+
+def _check_paid(ctx: Context, tx: Tx, account: Account, *, is_check: bool) -> Code:
+    """Check nonce, fee and the balance for it."""
+    if tx.nonce != account.nonce and not (is_check and 0 < tx.nonce - account.nonce <= MAX_NONCES_AHEAD):
+        return Code.WRONG_NONCE
+    if tx.fee < ctx.preset.min_fee:
+        return Code.FEE_TOO_LOW
+    if isinstance(tx.body, Claim):
+        return Code.OK if tx.fee == ctx.preset.min_fee else Code.BAD_AMOUNT
+    return Code.OK if tx.fee <= account.balance - account.reserved else Code.INSUFFICIENT_BALANCE
+
+
+def _check_signatures(ctx: Context, tx: Tx, account: Account) -> Code:
+    """Check that signers of enough weight signed, each validly, and nobody else did."""
+    if not account.threshold:
+        if len(tx.signatures) != 1 or tx.signatures[0][0] != tx.sender:
+            return Code.BAD_SIGNATURE
+        return _verify_all(ctx, tx)
+    if len(tx.signatures) > MAX_SIGNERS:
+        return Code.TOO_MANY
+    signers = dict(account.signers)
+    previous, total = b"", 0
+    for key, _ in tx.signatures:
+        if key <= previous:
+            return Code.NOT_SORTED
+        if key not in signers:
+            return Code.BAD_SIGNATURE
+        previous = key
+        total += signers[key]
+    return Code.NOT_ENOUGH_WEIGHT if total < account.threshold else _verify_all(ctx, tx)
+
+
+def _verify_all(ctx: Context, tx: Tx) -> Code:
+    message = tx_signing_bytes(tx)
+    for key, signature in tx.signatures:
+        if len(signature) != SIGNATURE_BYTES or not ctx.verify(key, message, signature):
+            return Code.BAD_SIGNATURE
+    return Code.OK

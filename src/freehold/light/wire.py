@@ -345,12 +345,27 @@ def _read_packed(kind: type[Message], field: Field, data: bytes, start: int, end
     return tuple(items)
 
 
+_ABSENT: dict[Kind, Any] = {
+    **dict.fromkeys((Kind.UINT32, Kind.UINT64, Kind.INT32, Kind.INT64, Kind.ENUM, Kind.SFIXED64), 0),
+    Kind.BOOL: False,
+    Kind.BYTES: b"",
+    Kind.STRING: "",
+    Kind.OPTIONAL: None,
+    **dict.fromkeys((Kind.REPEATED, Kind.REPEATED_BYTES, Kind.REPEATED_INT32), ()),
+}
+
+
 def _build(kind: type[M], values: dict[str, Any]) -> M:
+    """Make the message; a field that was not written has protobuf's default, whatever the struct's own default is."""
+    complete = {}
     for field in kind.FIELDS:
-        if field.kind in (Kind.MESSAGE, Kind.ONEOF_BYTES) and field.name not in values:
+        if field.name in values:
+            value = values[field.name]
+            complete[field.name] = tuple(value) if type(value) is list else value
+        elif field.kind in _ABSENT:
+            complete[field.name] = _ABSENT[field.kind]
+        else:
             raise CodecError(f"{kind.__name__}.{field.name} is missing", code="not_canonical")
-        if field.kind in (Kind.REPEATED, Kind.REPEATED_BYTES) and field.name in values:
-            values[field.name] = tuple(values[field.name])
-    message = kind(**values)
+    message = kind(**complete)
     message.validate()
     return message

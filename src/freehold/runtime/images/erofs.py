@@ -1,6 +1,7 @@
 """A folder to one EROFS file, reproducibly: Debian's mkfs.erofs with fixed arguments, in an empty network namespace."""
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -22,8 +23,10 @@ def tool_version() -> str:
     Raises:
         BuildError: the tool is missing.
     """
-    # 1.5 prints its version before it refuses --version; later ones know the option.
-    return _run(["mkfs.erofs", "--version"], 10, may_fail=True).partition("\n")[0].strip()[:80]
+    # 1.5 prints its version and then refuses the option; later ones know it.
+    output = _run(["mkfs.erofs", "--version"], 10, may_fail=True)
+    match = re.search(r"mkfs\.erofs [0-9][0-9A-Za-z.-]{0,40}", output)
+    return match[0] if match else "mkfs.erofs"
 
 
 def make_erofs(source: Path, output: Path, timeout_seconds: float) -> str:

@@ -92,7 +92,7 @@ WEB = Recipe(
 DB = Recipe(
     name="db",
     packages=("redis-server",),
-    pruned=("usr/bin/redis-benchmark", "usr/bin/redis-check-*", "etc/redis", "var/lib/redis"),
+    pruned=("usr/bin/redis-benchmark", "etc/redis", "var/lib/redis"),
     files=(("db/redis.conf", "etc/guestbook/redis.conf"),),
     user=("redis", 999),
     owned=("data",),
@@ -330,6 +330,9 @@ def _add_app(recipe: Recipe, example: Path, root: Path, full: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((example / source).read_bytes())
         target.chmod(0o644)
+    (program,) = [part.partition("=/")[2] for part in recipe.config if part.startswith("--config.entrypoint=")]
+    if not (full / program).is_file():
+        raise FreeholdError(f"{recipe.name}: the packages hold no /{program}", code="build_failed")
     for name in recipe.owned:
         (full / name).mkdir(mode=0o750)
         os.chown(full / name, number, number)

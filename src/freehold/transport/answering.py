@@ -23,6 +23,7 @@ from freehold.transport.errors import ConnectionLostError, StreamResetError
 from freehold.transport.methods import AnyMethod, CallContext, Kind
 from freehold.transport.ports import StreamPort
 from freehold.transport.wire import (
+    MAX_CHUNK_BYTES,
     chunk_bytes,
     end_bytes,
     error_bytes,
@@ -81,14 +82,15 @@ class Answering:
         except FreeholdError as error:
             await refuse(self._stream, error)
             return False
-        with contextlib.suppress(ConnectionLostError, StreamResetError):
-            if await self._send(method, response_bytes(response)):
-                if method.kind is Kind.SPLICE:
-                    self._kept = (method, context)
-                    return True
-                await self._finish_answer(method, context)
-                return False
-        await self._stream.reset(RESET_CODE)
+        try:
+            await self._send(method, response_bytes(response))
+            if method.kind is Kind.SPLICE:
+                self._kept = (method, context)
+                return True
+            await self._finish_answer(method, context)
+        except FreeholdError as error:
+            _log.debug("answer of %s was not delivered: %s", method.name, error)
+            await self._stream.reset(RESET_CODE)
         return False
 
     async def run_splice(self) -> None:
@@ -136,33 +138,46 @@ class Answering:
         return method, context, encoded
 
     async def _finish_answer(self, method: AnyMethod, context: CallContext) -> None:
-        if method.kind is Kind.DOWNLOAD and context._chunks is not None:
-            try:
-                await self._guard(method, self._send_chunks(method, context._chunks))
-            except (ConnectionLostError, StreamResetError):
-                raise
-            except FreeholdError as error:
-                await self._send(method, failed_bytes(error))
-                await self._stream.finish()
-                return
         if method.kind is Kind.DOWNLOAD:
-            await self._send(method, end_bytes())
+            end = end_bytes()
+            if context._chunks is not None:
+                try:
+                    await self._while_heard(self._guard(method, self._send_chunks(method, context._chunks)))
+                except (ConnectionLostError, StreamResetError):
+                    raise
+                except FreeholdError as error:
+                    end = failed_bytes(error)
+            await self._send(method, end)
         await self._stream.finish()
-        await self._stream.stop(RESET_CODE)
+        if method.kind is not Kind.CALL:
+            await self._stream.stop(RESET_CODE)  # the caller may have more to send, or have left its side open
+
+    async def _while_heard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work until it is done or the caller has left: its side stays open while it listens."""
+        sending = asyncio.ensure_future(work)
+        listening = asyncio.ensure_future(self._stream.read(1))
+        try:
+            await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                listening.result()
+                raise StreamResetError("the caller has left")
+            sending.result()
+        finally:
+            for task in (sending, listening):
+                task.cancel()
+            await asyncio.wait((sending, listening))
 
     async def _send_chunks(self, method: AnyMethod, chunks: AsyncIterable[bytes]) -> None:
         async for chunk in chunks:
-            if chunk and not await self._send(method, chunk_bytes(chunk)):
-                raise StreamResetError("the caller does not read")
+            for start in range(0, len(chunk), MAX_CHUNK_BYTES):
+                await self._send(method, chunk_bytes(chunk[start : start + MAX_CHUNK_BYTES]))
 
-    async def _send(self, method: AnyMethod, data: bytes) -> bool:
+    async def _send(self, method: AnyMethod, data: bytes) -> None:
         try:
             async with asyncio.timeout(method.timeout_ms / 1000):
                 await self._stream.write(data)
         except TimeoutError:
-            await self._stream.reset(RESET_CODE)
-            return False
-        return True
+            raise StreamResetError("the caller does not read", code="too_slow") from None
 
     async def _upload(self, method: AnyMethod) -> AsyncIterator[bytes]:
         """The caller's body: bounded in size, in gaps, and in the time that the caller lets us wait in all."""

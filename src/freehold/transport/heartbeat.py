@@ -6,7 +6,6 @@ loop's monotonic clock.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -88,36 +87,30 @@ class Heartbeat:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._deadline(health, began)):
-                    await self._ping(node_id, health)
-            link = self._pool.existing(node_id)
-            if link is not None and not health.reason:
-                health.last_seen_s = max(health.last_seen_s, link.last_seen_s)
-            self._judge(node_id, health, loop.time())
-            await asyncio.sleep(max(0.0, min(began + self._interval_s, self._deadline(health, began)) - loop.time()))
+            alive = await self._ping(node_id, health, began)
+            now = loop.time()
+            # Silence alone proves nothing when this process stood still: only a ping that failed does.
+            if alive or now - health.last_seen_s >= self._suspect_s:
+                self._judge(node_id, health, alive)
+            await asyncio.sleep(max(0.0, began + self._interval_s - now))
 
-    async def _ping(self, node_id: bytes, health: PeerHealth) -> None:
-        timeout_ms = int(max(self._suspect_s, self._interval_s) * 1000)
+    async def _ping(self, node_id: bytes, health: PeerHealth, now: float) -> bool:
+        until_suspect_s = health.last_seen_s + self._suspect_s - now
+        timeout_ms = int(max(until_suspect_s, min(self._interval_s, self._suspect_s / 3)) * 1000)
         try:
             link = await self._pool.link(node_id, health.addresses, timeout_ms)
             health.round_trip_ms = await link.ping(timeout_ms)
         except FreeholdError as error:
             health.reason = error.code
-        else:
-            health.reason = ""
-            health.last_seen_s = link.last_seen_s
+            return False
+        health.reason = ""
+        health.last_seen_s = link.last_seen_s
+        return True
 
-    def _deadline(self, health: PeerHealth, began: float) -> float:
-        """Until when a ping may take: the moment of suspicion, or one interval when that has passed."""
-        suspect_at = health.last_seen_s + self._suspect_s
-        return suspect_at if suspect_at > began else began + self._interval_s
-
-    def _judge(self, node_id: bytes, health: PeerHealth, now: float) -> None:
-        silent = now - health.last_seen_s >= self._suspect_s
-        if silent:
+    def _judge(self, node_id: bytes, health: PeerHealth, alive: bool) -> None:
+        if not alive:
             self._pool.drop(node_id, "suspected")
-        if silent != health.is_suspect:
-            health.is_suspect = silent
+        if alive == health.is_suspect:
+            health.is_suspect = not alive
             if self._on_change is not None:
-                self._on_change(node_id, not silent)
+                self._on_change(node_id, alive)

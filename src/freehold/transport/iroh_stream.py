@@ -7,7 +7,7 @@ each direction with a lock, so `reset` and `stop` first cancel what is pending t
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import iroh
@@ -17,7 +17,8 @@ from freehold.base.limits import KIB
 from freehold.transport.errors import StreamResetError
 from freehold.transport.iroh_faults import stream_error
 
-READ_BYTES = 128 * KIB  # asked of the binding at a time; also the most that is buffered here beyond `read_exactly`
+MIN_READ_BYTES = 16 * KIB  # asked of the binding at a time, by a stream that carries little
+MAX_READ_BYTES = 256 * KIB  # and by one that carries much; also the most that is buffered beyond what was asked for
 WRITE_BYTES = 256 * KIB  # handed to the binding at a time
 MAX_EXACT_BYTES = 64 * 1024 * KIB
 
@@ -29,6 +30,7 @@ class Stream:
         self._send = inner.send()
         self._receive = inner.recv()
         self._buffer = bytearray()
+        self._read_bytes = MIN_READ_BYTES
         self._pending_read: asyncio.Task[bytes] | None = None
         self._pending_write: asyncio.Task[None] | None = None
         self._reading = False
@@ -102,7 +104,7 @@ class Stream:
         if self._read_ended:
             return False
         if self._pending_read is None:
-            self._pending_read = asyncio.ensure_future(self._receive.read(READ_BYTES))
+            self._pending_read = asyncio.ensure_future(self._receive.read(self._read_bytes))
             self._pending_read.add_done_callback(look_at)
         task = self._pending_read
         await asyncio.wait((task,))
@@ -114,6 +116,8 @@ class Stream:
         except iroh.IrohError as error:
             self._read_ended = True
             raise self._remember(stream_error(error)) from None
+        if len(data) == self._read_bytes:
+            self._read_bytes = min(2 * self._read_bytes, MAX_READ_BYTES)
         self._buffer += data
         self._read_ended = not data
         return bool(data)
@@ -152,7 +156,7 @@ class Stream:
             raise LocalProtocolError("another write is under way", code="concurrent_write")
 
     @contextlib.contextmanager
-    def _one_reader(self) -> Any:
+    def _one_reader(self) -> Iterator[None]:
         if self._reading:
             raise LocalProtocolError("another read is under way", code="concurrent_read")
         self._reading = True

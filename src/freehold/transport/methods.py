@@ -57,7 +57,7 @@ class CallContext:
         return self._body() if self._body is not None else _nothing()
 
     def download(self, chunks: AsyncIterable[bytes]) -> None:
-        """Name the body that follows the response; each item becomes one chunk of at most 256 KiB."""
+        """Name the body that follows the response; items above 256 KiB are cut."""
         check(self.kind is Kind.DOWNLOAD, "only_a_download_sends_a_body", kind=self.kind)
         self._chunks = chunks
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from typing import Generic, Self, TypeVar
 
 from freehold.base.codec import decode, encode
 from freehold.base.errors import CodecError, RemoteProtocolError
 from freehold.base.limits import MAX_FRAME_BYTES
-from freehold.transport.errors import StreamResetError, timed_out
+from freehold.transport.errors import ConnectionLostError, StreamResetError, timed_out
 from freehold.transport.pool import Link, Pool
 from freehold.transport.ports import StreamPort
 from freehold.transport.wire import MAX_CHUNK_BYTES, chunk_bytes, end_bytes, read_chunk, read_response, request_bytes
@@ -49,7 +49,9 @@ class Download(Generic[Response]):
             raise
         self._link.seen()
         if not chunk:
-            await self.aclose()
+            self._ended = True
+            await self._stream.finish()
+            await self._stream.stop(GIVEN_UP_CODE)
             raise StopAsyncIteration
         return chunk
 
@@ -105,9 +107,10 @@ class Peer:
             WrongKeyError: somebody else answered.
             RemoteProtocolError: the answer is malformed.
         """
-        async with self._stream(method, request, timeout_ms) as (stream, link):
-            await stream.finish()
-            return await self._response(stream, link, response_type, max_response_bytes)
+        with _within(timeout_ms, method, self.node_id) as deadline:
+            async with deadline, self._opened(method, request, timeout_ms) as (stream, link):
+                await stream.finish()
+                return await self._response(stream, link, response_type, max_response_bytes)
 
     async def upload(
         self,
@@ -132,19 +135,23 @@ class Peer:
         Raises:
             see `call`; and what `chunks` raises.
         """
-        async with self._opened(method, request, timeout_ms) as (stream, link):
-            # A peer that refuses stops reading; its answer then says why.
-            with contextlib.suppress(StreamResetError):
-                async for chunk in chunks:
-                    for start in range(0, len(chunk), MAX_CHUNK_BYTES):
-                        await _write(stream, chunk_bytes(chunk[start : start + MAX_CHUNK_BYTES]), gap_timeout_ms)
-                await _write(stream, end_bytes(), gap_timeout_ms)
-                await stream.finish()
-            try:
-                async with asyncio.timeout(timeout_ms / 1000):
-                    return await self._response(stream, link, response_type, MAX_FRAME_BYTES)
-            except TimeoutError:
-                raise timed_out(f"{method} at {self.node_id.hex()[:16]}..", timeout_ms) from None
+        with _within(timeout_ms, method, self.node_id) as deadline:
+            async with deadline, self._opened(method, request, timeout_ms) as (stream, link):
+                deadline.reschedule(None)
+                # A peer that refuses stops reading; its answer then says why.
+                with contextlib.suppress(StreamResetError):
+                    async with link.waiting():
+                        await self._send_body(stream, chunks, gap_timeout_ms)
+                deadline.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
+                return await self._response(stream, link, response_type, MAX_FRAME_BYTES)
+
+    @staticmethod
+    async def _send_body(stream: StreamPort, chunks: AsyncIterable[bytes], gap_timeout_ms: int) -> None:
+        async for chunk in chunks:
+            for start in range(0, len(chunk), MAX_CHUNK_BYTES):
+                await _write(stream, chunk_bytes(chunk[start : start + MAX_CHUNK_BYTES]), gap_timeout_ms)
+        await _write(stream, end_bytes(), gap_timeout_ms)
+        await stream.finish()
 
     async def download(
         self,
@@ -167,7 +174,7 @@ class Peer:
         Raises:
             see `call`; iterating raises the same.
         """
-        stream, link, response = await self._open_kept(method, request, response_type, timeout_ms, finish=True)
+        stream, link, response = await self._open_kept(method, request, response_type, timeout_ms)
         return Download(response, stream, link, gap_timeout_ms)
 
     async def splice(
@@ -184,58 +191,56 @@ class Peer:
         Raises:
             see `call`.
         """
-        stream, _, response = await self._open_kept(method, request, response_type, timeout_ms, finish=False)
+        stream, _, response = await self._open_kept(method, request, response_type, timeout_ms)
         return response, stream
 
     async def _open_kept(
-        self, method: str, request: object, response_type: type[Response], timeout_ms: int, *, finish: bool
+        self, method: str, request: object, response_type: type[Response], timeout_ms: int
     ) -> tuple[StreamPort, Link, Response]:
-        kept = False
-        stream: StreamPort | None = None
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
+        with _within(timeout_ms, method, self.node_id) as deadline:
+            async with deadline:
                 stream, link = await self._open(method, request, timeout_ms)
-                if finish:
-                    await stream.finish()
-                response = await self._response(stream, link, response_type, MAX_FRAME_BYTES)
-            kept = True
-            return stream, link, response
-        except TimeoutError:
-            raise timed_out(f"{method} at {self.node_id.hex()[:16]}..", timeout_ms) from None
-        finally:
-            if stream is not None and not kept:
-                await stream.reset(GIVEN_UP_CODE)
-
-    @contextlib.asynccontextmanager
-    async def _stream(self, method: str, request: object, timeout_ms: int) -> AsyncIterator[tuple[StreamPort, Link]]:
-        """A stream on which the request was sent; all that is done with it shares `timeout_ms`."""
-        try:
-            async with asyncio.timeout(timeout_ms / 1000), self._opened(method, request, timeout_ms) as opened:
-                yield opened
-        except TimeoutError:
-            raise timed_out(f"{method} at {self.node_id.hex()[:16]}..", timeout_ms) from None
+                kept = False
+                try:
+                    response = await self._response(stream, link, response_type, MAX_FRAME_BYTES)
+                    kept = True
+                    return stream, link, response
+                finally:
+                    if not kept:
+                        await stream.reset(GIVEN_UP_CODE)
 
     @contextlib.asynccontextmanager
     async def _opened(self, method: str, request: object, timeout_ms: int) -> AsyncIterator[tuple[StreamPort, Link]]:
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                stream, link = await self._open(method, request, timeout_ms)
-        except TimeoutError:
-            raise timed_out(f"{method} at {self.node_id.hex()[:16]}..", timeout_ms) from None
+        """A stream on which the request was sent; it is reset unless all went well."""
+        stream, link = await self._open(method, request, timeout_ms)
+        complete = False
         try:
             yield stream, link
+            complete = True
         finally:
-            if not stream.done:
+            link.release(stream)
+            if not complete:
                 await stream.reset(GIVEN_UP_CODE)
 
     async def _open(self, method: str, request: object, timeout_ms: int) -> tuple[StreamPort, Link]:
+        data = request_bytes(method, encode(request))
         link = await self._pool.link(self.node_id, self.addresses, timeout_ms)
-        stream = await link.open()
+        try:
+            stream = await link.open()
+        except ConnectionLostError:  # it died unnoticed; nothing was sent yet, so a fresh one may try again
+            self._pool.drop(self.node_id, "lost")
+            link = await self._pool.link(self.node_id, self.addresses, timeout_ms)
+            stream = await link.open()
+        sent = False
         try:
             async with link.waiting():
-                await stream.write(request_bytes(method, encode(request)))
-        except StreamResetError:
-            pass  # refused before it was read; the answer says why
+                # A peer that refuses before it has read all stops reading; its answer then says why.
+                with contextlib.suppress(StreamResetError):
+                    await stream.write(data)
+            sent = True
+        finally:
+            if not sent:
+                await stream.reset(GIVEN_UP_CODE)
         return stream, link
 
     @staticmethod
@@ -247,6 +252,15 @@ class Peer:
             return decode(data, kind, max_bytes=max_bytes)
         except CodecError as error:
             raise RemoteProtocolError(error.message, code=error.code) from None
+
+
+@contextlib.contextmanager
+def _within(timeout_ms: int, method: str, node_id: bytes) -> Iterator[asyncio.Timeout]:
+    """A deadline to enter, whose passing is told as `TimedOutError`."""
+    try:
+        yield asyncio.timeout(timeout_ms / 1000)
+    except TimeoutError:
+        raise timed_out(f"{method} at {node_id.hex()[:16]}..", timeout_ms) from None
 
 
 async def _write(stream: StreamPort, data: bytes, timeout_ms: int) -> None:

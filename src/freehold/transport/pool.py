@@ -8,7 +8,8 @@ call waits for an answer for longer than `probe_ms` it is pinged; a peer that do
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from freehold.transport.server import CLOSE_BYE, PING, Ping, Pong
 from freehold.transport.wire import ALPN, read_response, request_bytes
 
 CLOSE_DEAD = 4
+_PATIENCE_S = 0.1
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +56,14 @@ class Link:
         return self._waiting > 0 or bool(self._streams)
 
     async def open(self) -> StreamPort:
-        """Open a stream and keep count of it."""
-        self._streams = [stream for stream in self._streams if not stream.done]
+        """Open a stream; the link counts as busy until it is done, or released."""
         stream = await self.connection.open()
         self._streams.append(stream)
         return stream
+
+    def release(self, stream: StreamPort) -> None:
+        """Forget a stream that its call has ended with."""
+        self._streams.remove(stream)
 
     def seen(self) -> None:
         """Take note that the peer answered."""
@@ -74,8 +79,6 @@ class Link:
             yield
         finally:
             self._waiting -= 1
-            if self._waiting == 0 and self._watch is not None:
-                self._watch.cancel()
 
     async def ping(self, timeout_ms: int) -> float:
         """Ask for a sign of life.
@@ -86,19 +89,15 @@ class Link:
         Raises:
             ConnectionLostError: no answer in time, and the link is closed.
         """
-        loop = asyncio.get_running_loop()
-        before = loop.time()
+        before = asyncio.get_running_loop().time()
         self._pings = (self._pings + 1) % (1 << 32)
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._ask(self._pings)
-        except TimeoutError:
+        if not await _answers_within(self._ask(self._pings), timeout_ms):
             self.close(CLOSE_DEAD, "no sign of life")
             raise ConnectionLostError(
                 f"{self.connection.remote_id.hex()[:16]}.. gave no sign of life for {timeout_ms} ms",
                 code="connection_lost",
                 hint="the peer is down, frozen or cut off",
-            ) from None
+            )
         self.seen()
         return (self.last_seen_s - before) * 1000
 
@@ -118,17 +117,43 @@ class Link:
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection; whoever waits on it fails at once."""
-        if self._watch is not None and self._watch is not _current_task():
-            self._watch.cancel()
         self.connection.close(code, reason)
+
+    async def end(self) -> None:
+        """Close the connection and wait until nothing of the link runs any more."""
+        self.close(CLOSE_BYE, "closing")
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait((self._watch,))
 
     async def _watch_life(self) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(FreeholdError):
-            while True:
+            while self._waiting and not self.connection.is_closed:
                 await asyncio.sleep(self._limits.probe_ms / 1000)
-                if loop.time() - self.last_seen_s >= self._limits.probe_ms / 1000:
+                if self._waiting and loop.time() - self.last_seen_s >= self._limits.probe_ms / 1000:
                     await self.ping(self._limits.suspect_ms)
+
+
+async def _answers_within(question: Coroutine[Any, Any, None], timeout_ms: int) -> bool:
+    """Wait for an answer; time in which our own loop stood still is not held against the peer."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(question)
+    left_s = timeout_ms / 1000
+    try:
+        while not task.done() and left_s > 0:
+            before = loop.time()
+            slice_s = min(left_s, _PATIENCE_S)
+            await asyncio.wait((task,), timeout=slice_s)
+            left_s -= min(loop.time() - before, slice_s)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    if task.cancelled():
+        return False
+    task.result()
+    return True
 
 
 class Pool:
@@ -188,7 +213,7 @@ class Pool:
         if dials:
             await asyncio.wait(dials)
         while self._links:
-            self._links.popitem()[1].close(CLOSE_BYE, "closing")
+            await self._links.popitem()[1].end()
 
     async def _dial(self, node_id: bytes, addresses: list[str], timeout_ms: int) -> Link:
         connection = await self._endpoint.dial(node_id, addresses, ALPN, timeout_ms)
@@ -212,7 +237,3 @@ class Pool:
                     f"{len(self._links)} connections, all in use", code="too_many_links", hint="raise PoolLimits.links"
                 )
             self._links.pop(idle).close(CLOSE_BYE, "idle")
-
-
-def _current_task() -> "asyncio.Task[object] | None":
-    return asyncio.current_task()

@@ -7,6 +7,7 @@ environment and secrets never touch the disk, and after a reboot the agent makes
 
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from freehold.runtime.engine import Engine
 from freehold.runtime.idranges import IdRanges
 from freehold.runtime.network import Networks
 from freehold.runtime.places import ContainerPlaces, Places
+from freehold.runtime.records import Record
 from freehold.runtime.spec import RLIMITS, ContainerSpec, Identity, Paths, build_config, hosts_file, resolv_file
 from freehold.runtime.users import resolve_user
 from freehold.runtime.volumes import VolumeStore
@@ -47,6 +49,7 @@ class BundleBuilder:
         self._ids = ids
         self._volumes = volumes
         self._networks = networks
+        self._sharing = threading.Lock()
 
     def build(self, spec: ContainerSpec, base_id: int, timings: Timings) -> None:
         """Make file system, network and configuration of a container.
@@ -65,11 +68,12 @@ class BundleBuilder:
         timings.measure("bundle", lambda: self._write_bundle(spec, places, base_id))
 
     def _mount_image(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
-        shared = self.shared_image(spec.image_path)
         places.image.mkdir(mode=0o700)
-        mounts.mount_idmapped(shared, places.image, self._ids.userns(base_id))
+        with self._sharing:
+            shared = self._shared_image(spec.image_path)
+            mounts.mount_idmapped(shared, places.image, self._ids.userns(base_id))
 
-    def shared_image(self, image_path: str) -> Path:
+    def _shared_image(self, image_path: str) -> Path:
         """Mount an image for all containers of the node that use it, so that its pages are cached once."""
         if not Path(image_path).is_file():
             raise InvalidInputError(f"no image at {image_path}", code="no_image", hint="import the image first")
@@ -97,10 +101,11 @@ class BundleBuilder:
 
     def _mount_volumes(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
         for number, volume in enumerate(spec.volumes):
-            data = self._volumes.prepare(volume, self._places.image_mount(spec.image_path))
             view = places.volume(number)
             view.mkdir(mode=0o755)
-            mounts.mount_idmapped(data, view, self._ids.userns(base_id))
+            with self._sharing:
+                data = self._volumes.prepare(volume, self._places.image_mount(spec.image_path))
+                mounts.mount_idmapped(data, view, self._ids.userns(base_id))
 
     def _write_bundle(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
         identity: Identity = resolve_user(self._places.image_mount(spec.image_path), spec.user)
@@ -147,14 +152,16 @@ class BundleBuilder:
         for folder in (places.run, places.home):
             remove_tree(folder)
 
-    def release(self, images_in_use: set[str], volumes_in_use: set[str]) -> None:
-        """Unmount images and volumes that no container uses."""
-        self._volumes.release(volumes_in_use)
-        keep = {self._places.image_mount(path) for path in images_in_use}
-        for folder in (self._places.run / "images").iterdir():
-            if folder not in keep:
-                mounts.unmount_tree(folder)
-                folder.rmdir()
+    def release(self, records: Callable[[], list[Record]]) -> None:
+        """Unmount images and volumes that no container uses; a container's record is there before its mounts."""
+        with self._sharing:
+            known = records()
+            self._volumes.release({name for record in known for name in record.volumes})
+            keep = {self._places.image_mount(record.image_path) for record in known}
+            for folder in (self._places.run / "images").iterdir():
+                if folder not in keep:
+                    mounts.unmount_tree(folder)
+                    folder.rmdir()
 
 
 def _within_own(kind: str, value: int) -> int:

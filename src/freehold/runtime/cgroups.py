@@ -95,21 +95,26 @@ def _remove_folder(folder: Path) -> None:
             return
 
 
-def make_shim_group(path: str, cpu_milli: int, memory_bytes: int) -> None:
-    """Make the group of a conmon, with a ceiling on CPU and memory."""
+def make_shim_group(path: str) -> None:
+    """Make the group of a conmon, in the hierarchies that will limit it."""
     if is_unified():
         folder = ROOT / path.lstrip("/")
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "cpu.max", f"{cpu_milli * 100} 100000")
-        _write(folder / "memory.max", str(memory_bytes))
-        return
-    for name, file, value in (
-        ("cpu", "cpu.cfs_quota_us", cpu_milli * 100),
-        ("memory", "memory.limit_in_bytes", memory_bytes),
-    ):
-        folder = ROOT / name / path.lstrip("/")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / file, str(value))
+        for parent in (ROOT, folder.parent):
+            _write(parent / "cgroup.subtree_control", "+cpu +memory +pids")
+    else:
+        for name in ("cpu", "memory"):
+            (ROOT / name / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+
+
+def limit_shim_group(path: str, cpu_milli: int, memory_bytes: int) -> None:
+    """Put a ceiling on CPU and memory of a conmon's group."""
+    if is_unified():
+        _write(ROOT / path.lstrip("/") / "cpu.max", f"{cpu_milli * 100} 100000")
+        _write(ROOT / path.lstrip("/") / "memory.max", str(memory_bytes))
+    else:
+        _write(ROOT / "cpu" / path.lstrip("/") / "cpu.cfs_quota_us", str(cpu_milli * 100))
+        _write(ROOT / "memory" / path.lstrip("/") / "memory.limit_in_bytes", str(memory_bytes))
 
 
 def join(path: str, pid: int) -> None:

@@ -60,7 +60,7 @@ def launch(engine: Engine, shim: Shim) -> int:
     Raises:
         FreeholdError: the OCI runtime refused (`create_failed`), with its own words.
     """
-    cgroups.make_shim_group(shim.cgroup, _SHIM_CPU_MILLI, _SHIM_MEMORY)
+    cgroups.make_shim_group(shim.cgroup)
     sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
     start_read, start_write = os.pipe2(os.O_CLOEXEC)
     try:
@@ -95,6 +95,8 @@ def launch(engine: Engine, shim: Shim) -> int:
             code="create_failed",
             hint="see that command, user and working directory exist in the image",
         )
+    # Only now: the runtime that makes the container started in conmon's group and must not be slowed down.
+    cgroups.limit_shim_group(shim.cgroup, _SHIM_CPU_MILLI, _SHIM_MEMORY)
     return answer.data
 
 

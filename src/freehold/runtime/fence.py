@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -121,10 +122,13 @@ class WatchdogProcess:
         Raises:
             FreeholdError: it did not start (`no_watchdog`); nothing with a fence may run then.
         """
-        for _ in range(3):
+        for _ in range(20):
             pid = self.pid()
-            if pid:
+            if pid and self.is_healthy():
                 return pid
+            if pid:  # stopped or stuck: it would not fence anything
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             program = str(Path(watchdog.__file__).resolve())
             argv = [sys.executable, "-I", "-S", "-E", program, str(self._run), str(self._home), str(self._cgroup)]
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -137,4 +141,5 @@ class WatchdogProcess:
                     timeout=_START_TIMEOUT,
                     check=False,
                 )
+            time.sleep(0.01)
         raise FreeholdError("the watchdog does not start", code="no_watchdog", hint="see that the home is writable")

@@ -14,6 +14,7 @@ import msgspec
 class Status(enum.StrEnum):
     """Where a container stands."""
 
+    CREATING = "creating"
     BROKEN = "broken"  # its creation was cut short; remove it
     CREATED = "created"
     RUNNING = "running"

@@ -23,7 +23,6 @@ _FAMILIES: Final = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 
 REFUSED: Final = frozenset(
     {
-        # fmt: off
         "add_key",
         "bpf",
         "clone3",
@@ -68,7 +67,6 @@ REFUSED: Final = frozenset(
         "userfaultfd",
         "vm86",
         "vm86old",
-        # fmt: on
     }
 )
 _REWRITTEN: Final = frozenset({"clone", "socket"})

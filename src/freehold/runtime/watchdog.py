@@ -167,6 +167,7 @@ def main(arguments: list[str]) -> int:
     _write("/proc/self/oom_score_adj", "-999")
     with contextlib.suppress(OSError):
         os.nice(-10)
+    os.utime(lock)
     os.write(ready_write, b"1")
     os.close(ready_write)
     watchdog, beat = Watchdog(run, home, cgroup), 0.0

@@ -146,14 +146,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if members:
                 nodes = "; ".join(f"{member.short} ({member.farm}, {member.country})" for member in members)
-                entries.append(
-                    {
-                        "service": service.name,
-                        "tier": "0",
-                        "who": f"the farmer of node {nodes}",
-                        "what": f"{', '.join(what[:-1])} and {what[-1]} of `{service.name}`{when} (an open host hides nothing)",
-                    }
-                )
+                things = f"{', '.join(what[:-1])} and {what[-1]} of `{service.name}`"
+                entry = {"service": service.name, "tier": "0", "who": f"the farmer of node {nodes}"}
+                entries.append({**entry, "what": f"{things}{when} (an open host hides nothing)"})
         return entries
 
 
@@ -174,8 +169,8 @@ def _public_readers(model: ComposeFile) -> list[dict[str, str]]:
             "service": "",
             "tier": "",
             "who": "everyone",
-            "what": f"on the ledger, for ever: the names `{model.name}`, {names}, their ports, resources, image digests, "
-            "prices and nodes, your account and its payments",
+            "what": f"on the ledger, for ever: the names `{model.name}`, {names}, their ports, resources, "
+            "image digests, prices and nodes, your account and its payments",
         }
     ]
     if probes:

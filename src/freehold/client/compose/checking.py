@@ -94,7 +94,7 @@ def check_compose(
     names = _service_names(document)
     model = _read(root, variables, read_file, filename)
     for path, message in schema_errors(document.value):
-        if problems.is_full:
+        if not problems.has_room():
             break
         if not problems.touches(path):
             Cursor(document, problems, None, path).report("schema", message, "see the compose specification")

@@ -79,8 +79,10 @@ class Cursor:
         found = {}
         for key in self.value:
             place = self.child(key)
-            if key in table.supported or (key == EXTENSION and table.extensible):
+            if key in table.supported or (key == EXTENSION and table.settings):
                 found[key] = place
+            elif key == EXTENSION:
+                place.report("unknown_key", f"a {table.noun} has no {EXTENSION} settings", "remove it")
             elif key in table.refused:
                 refused = table.refused[key]
                 if not any(place.value is item or _same(place.value, item) for item in refused.harmless):
@@ -88,13 +90,13 @@ class Cursor:
             elif key.startswith("x-") and table.extensible:
                 place.check_extension()
             else:
-                hint = "" if self.problems.is_full else suggest(key, table.known)
+                hint = suggest(key, table.known) if self.problems.has_room() else ""
                 place.report("unknown_key", f"a {table.noun} has no key {quote(key)}", hint)
         return found
 
     def check_extension(self) -> None:
         """Warn of an `x-` key that looks like a misspelt `x-freehold`; others mean nothing here, by specification."""
-        is_near = abs(len(self.name) - len(EXTENSION)) <= 3 and not self.problems.is_full
+        is_near = abs(len(self.name) - len(EXTENSION)) <= 3 and self.problems.has_room(warnings=True)
         if is_near and difflib.get_close_matches(self.name, [EXTENSION], cutoff=0.8):
             self.report("warning_extension", f"{quote(self.name)} has no meaning", f"is `{EXTENSION}` meant?")
 

@@ -60,9 +60,10 @@ def _read_regular(path: Path, limit: int) -> bytes:
         raise InvalidInputError(
             f"{quote(str(path), 200)} cannot be read: {error.strerror}", code="file_unreadable"
         ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidInputError(f"{quote(str(path), 200)} is not a regular file", code="file_unreadable")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidInputError(f"{quote(str(path), 200)} is not a regular file", code="file_unreadable")
         return file.read(limit)
 
 

@@ -30,12 +30,14 @@ class KeyTable(msgspec.Struct, frozen=True):
     Attributes:
         noun: what the mapping is, for messages.
         extensible: whether the specification allows `x-` keys here.
+        settings: whether `x-freehold` means something here.
     """
 
     noun: str
     supported: frozenset[str]
     refused: Mapping[str, Refused] = MappingProxyType({})
     extensible: bool = True
+    settings: bool = False
 
     @property
     def known(self) -> frozenset[str]:
@@ -43,13 +45,20 @@ class KeyTable(msgspec.Struct, frozen=True):
         return self.supported | self.refused.keys()
 
 
-def _table(noun: str, supported: str, refused: Mapping[str, str | Refused], *, extensible: bool = True) -> KeyTable:
+def _table(
+    noun: str,
+    supported: str,
+    refused: Mapping[str, str | Refused],
+    *,
+    extensible: bool = True,
+    settings: bool = False,
+) -> KeyTable:
     entries = {
         key: reason if isinstance(reason, Refused) else Refused(reason)
         for names, reason in refused.items()
         for key in names.split()
     }
-    return KeyTable(noun, frozenset(supported.split()), MappingProxyType(entries), extensible)
+    return KeyTable(noun, frozenset(supported.split()), MappingProxyType(entries), extensible, settings)
 
 
 _OFF = (False, "false", "False", "FALSE")
@@ -70,6 +79,7 @@ FILE = _table(
         "models": "run the model server as a service with its own image",
         "jobs": "only services run; start the job from inside a service",
     },
+    settings=True,
 )
 
 SERVICE = _table(
@@ -117,6 +127,7 @@ SERVICE = _table(
         "ulimits umask group_add credential_spec": "not offered; set it in the image's entrypoint",
         "pre_start post_start pre_stop": "not offered; do it in the image's entrypoint",
     },
+    settings=True,
 )
 
 DEPLOY = _table(
@@ -190,6 +201,7 @@ VOLUME = _table(
         "driver_opts": "no path, device or network share of the farmer's machine is mounted: remove it",
         "name": "a volume has the name it is listed under: remove it",
     },
+    settings=True,
 )
 NETWORK = _table(
     "network",

@@ -3,6 +3,7 @@
 A problem whose code begins with `warning_` does not make the file unusable; every other one does.
 """
 
+import json
 import re
 from typing import TypeAlias
 
@@ -12,9 +13,11 @@ Step: TypeAlias = str | int
 Path: TypeAlias = tuple[Step, ...]
 
 MAX_PROBLEMS = 100
+MAX_WARNINGS = 50
 MAX_MESSAGE_CHARACTERS = 400
 WARNING = "warning_"
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z", re.ASCII)
+MAX_KEY_CHARACTERS = 64
+_PLAIN_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY_CHARACTERS}}}\Z", re.ASCII)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -41,34 +44,33 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Problems:
-    """Collects at most `MAX_PROBLEMS` problems, each (code, place) once."""
+    """Collects at most `MAX_PROBLEMS` errors and `MAX_WARNINGS` warnings, each (code, place, message) once."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
         self._seen: set[tuple[str, Path, str]] = set()
-        self._cut = False
         self._places: set[Path] = set()
+        self._room = {False: MAX_PROBLEMS, True: MAX_WARNINGS}  # by whether it is a warning
 
     def add(self, code: str, path: Path, line: int, message: str, hint: str = "") -> None:
-        """Note a problem; further ones than `MAX_PROBLEMS` are counted as one."""
+        """Note a problem; what there is no room for is told as one more."""
         message = shorten(message)
         key = (code, path, message)
-        if key in self._seen or self._cut:
+        is_warning = code.startswith(WARNING)
+        if key in self._seen or self._room[is_warning] < 0:
             return
-        if len(self._found) >= MAX_PROBLEMS:
-            self._cut = True
-            self._found.append(
-                Problem("too_many_problems", "", 0, f"more than {MAX_PROBLEMS} problems", "repair these first")
-            )
+        self._room[is_warning] -= 1
+        if self._room[is_warning] < 0:
+            cut = "warning_too_many" if is_warning else "too_many_problems"
+            self._found.append(Problem(cut, "", 0, "there are more of these", "repair the ones told first"))
             return
         self._seen.add(key)
         self._places.add(path)
         self._found.append(Problem(code, format_path(path), line, message, hint))
 
-    @property
-    def is_full(self) -> bool:
-        """Whether further problems are no longer kept, so that nothing costly need be worked out for them."""
-        return len(self._found) >= MAX_PROBLEMS
+    def has_room(self, *, warnings: bool = False) -> bool:
+        """Whether one more would be kept, so that nothing costly need be worked out for it otherwise."""
+        return self._room[warnings] > 0
 
     def has_error(self) -> bool:
         """Whether anything but warnings was noted."""
@@ -92,7 +94,7 @@ def format_path(path: Path) -> str:
         elif _PLAIN_KEY.match(step):
             parts.append(f".{step}" if parts else step)
         else:
-            parts.append(f"[{quote(step)}]")
+            parts.append(f"[{json.dumps(step[:MAX_KEY_CHARACTERS])}]")
     return "".join(parts)
 
 

@@ -1,7 +1,9 @@
 """Durations, sizes and CPU counts, exactly as the compose specification writes them, as whole numbers."""
 
+import math
 import re
 from decimal import Decimal
+from fractions import Fraction
 
 from freehold.base.limits import GIB, KIB, MIB
 
@@ -22,8 +24,8 @@ def parse_duration_ms(text: str) -> int | None:
         return 0
     if len(text) > 64 or _DURATION.match(text) is None:
         return None
-    total = sum(Decimal(number) * _UNIT_US[unit] for number, unit in _DURATION_PART.findall(text))
-    return int(-(-total // 1_000))
+    total = sum(Fraction(number) * _UNIT_US[unit] for number, unit in _DURATION_PART.findall(text))
+    return math.ceil(Fraction(total, 1_000))
 
 
 def parse_size_bytes(value: str | int) -> int | None:
@@ -37,7 +39,7 @@ def parse_size_bytes(value: str | int) -> int | None:
     match = _SIZE.match(value)
     if match is None:
         return None
-    return int(-(-Decimal(match[1]) * _UNIT_BYTES[match[2].lower()] // 1))
+    return math.ceil(Fraction(match[1]) * _UNIT_BYTES[match[2].lower()])
 
 
 def parse_milli_cpus(value: str | float) -> int | None:
@@ -45,7 +47,7 @@ def parse_milli_cpus(value: str | float) -> int | None:
     text = format(Decimal(repr(value)), "f") if isinstance(value, int | float) else value
     if _CPUS.match(text) is None:
         return None
-    return int(-(-Decimal(text) * 1_000 // 1))
+    return math.ceil(Fraction(text) * 1_000)
 
 
 def round_up_mib(size_bytes: int) -> int:

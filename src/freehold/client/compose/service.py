@@ -198,8 +198,6 @@ def _networks(place: Cursor) -> tuple[str, ...]:
     names = []
     for entry in place.entries("a list of networks or a mapping")[:MAX_DEPENDENCIES]:
         if entry.value is not None:
-            fields = entry.fields(SERVICE_NETWORK)
-            if EXTENSION in fields:
-                fields[EXTENSION].report("unknown_key", "a network has no x-freehold settings", "remove it")
+            entry.fields(SERVICE_NETWORK)
         names.append(entry.name)
     return tuple(names)

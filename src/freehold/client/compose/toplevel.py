@@ -63,8 +63,6 @@ def read_volume(place: Cursor) -> Volume:
 def read_network(place: Cursor) -> Network:
     """A network without options."""
     fields = {} if place.value is None else place.fields(NETWORK)
-    if EXTENSION in fields:
-        fields[EXTENSION].report("unknown_key", "a network has no x-freehold settings", "remove it")
     return Network(place.name, read_labels(fields["labels"]) if "labels" in fields else {})
 
 
@@ -75,8 +73,6 @@ def secret_reader(variables: Mapping[str, str], read_file: ReadFile) -> Callable
         fields = place.fields(SECRET)
         if "labels" in fields:
             read_labels(fields["labels"])
-        if EXTENSION in fields:
-            fields[EXTENSION].report("unknown_key", "a secret has no x-freehold settings", "remove it")
         sources = [fields[key] for key in ("file", "environment") if key in fields]
         if len(sources) != 1:
             if isinstance(place.value, dict) and "external" not in place.value:

@@ -163,10 +163,15 @@ class FinalizeBlockRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """Something that happened, for indexers and pages; outside consensus."""
+    """Something that happened, for indexers and pages; outside consensus.
+
+    Attributes:
+        kind: the application's word for it.
+        data: the application's own record of it, encoded.
+    """
 
     kind: str
-    attributes: tuple[tuple[str, str], ...] = ()
+    data: bytes = b""
 
 
 class TxResult(msgspec.Struct, frozen=True, array_like=True):

@@ -150,16 +150,16 @@ class Chain:
         self._last_commit: Commit = EMPTY_COMMIT
         self._results_hash = EMPTY_HASH
         self._retain_height = 0
+        self._resumes = False
 
     @property
-    def has_pending(self) -> bool:
-        """Whether a stored proposal must become the next block."""
-        return self._blocks.pending() is not None
+    def is_block_due(self) -> bool:
+        """Whether the next block should not wait for its tick.
 
-    @property
-    def is_proof_due(self) -> bool:
-        """Whether the newest block carried transactions, so that its app hash must get into a header soon."""
-        return self.newest is not None and self.newest.mempool_txs > 0
+        So it is when the newest one carried transactions, whose app hash must get into a header, and after a restart
+        when a proposal is stored.
+        """
+        return (self.newest is not None and self.newest.mempool_txs > 0) or self._resumes
 
     def start(self) -> None:
         """Bring application, blocks and signer's record to one height, replaying blocks that the application lacks.
@@ -184,6 +184,7 @@ class Chain:
         if stored:
             self._load(stored)
         self.height = stored
+        self._resumes = self._blocks.pending() is not None
 
     def make_block(self, wall_ms: int, txs: Sequence[bytes]) -> CommittedBlock:
         """Make the next block: the stored proposal if there is one, else a new one.
@@ -322,6 +323,7 @@ class Chain:
         self.time_ms = block.header.time.ms
         self.app_hash = record.app_hash
         self.newest = _committed(block, record)
+        self._resumes = False
         self._last_id = commit.block_id
         self._last_commit = commit
         self._results_hash = record.results_hash

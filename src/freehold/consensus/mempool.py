@@ -10,6 +10,7 @@ holds each sender's nonces from its next one on, without gaps. Spec: docs/spec/e
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -190,6 +191,12 @@ class Mempool:
         dropped += (Dropped(victim.id, "evicted", "made room for transactions that offer more") for victim in victims)
         self._insert(entry)
         return dropped
+
+    def has_ready(self, height: int) -> bool:
+        """Whether `select` would give anything for a block at this height."""
+        heads = (sender.by_nonce.get(sender.next_nonce) for sender in self._senders.values())
+        free = (entry for entry in self._entries.values() if entry.check.nonce is None)
+        return any(entry is not None and entry.check.valid_until >= height for entry in chain(heads, free))
 
     def select(self, height: int, *, max_txs: int, max_bytes: int) -> list[Entry]:
         """Choose the transactions of a block, in its order; they stay in the pool until `remove_committed`.

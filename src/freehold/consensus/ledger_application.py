@@ -1,0 +1,240 @@
+"""The ledger behind the application interface: its pure rules over the authenticated state.
+
+Signatures are verified once: `check_tx` verifies them, on whatever thread it is called, and remembers those that were
+good; executing a block finds them there. Both rules of verification agree on what is remembered, because whatever
+`verify_strict` accepts, `verify` (ZIP-215, the rule of consensus) accepts too.
+Spec: docs/spec/embedded-engine.md, docs/spec/transactions.md.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from freehold.base.codec import encode
+from freehold.base.errors import InvalidInputError, check
+from freehold.base.presets import Preset
+from freehold.consensus import application as abci
+from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlockResponse, Lane, TxResult
+from freehold.consensus.errors import StorageDamagedError
+from freehold.consensus.signing import Signer
+from freehold.consensus.state_store import StateStore
+from freehold.crypto import ed25519
+from freehold.ledger import keys
+from freehold.ledger.codes import Code
+from freehold.ledger.execute import BlockInput, BlockResult, beacon_tx, check_proposal, check_tx, execute_block
+from freehold.ledger.genesis import initial_state, parse_preset
+from freehold.ledger.records import Account
+from freehold.ledger.state import read
+from freehold.ledger.transactions import Accept, Report, Verdict, beacon_signing_bytes, decode_tx
+from freehold.light.genesis import TrustedGenesis
+
+APP_VERSION: Final = 1
+MAX_REMEMBERED: Final = 65_536  # signatures; each of a waiting transaction fits several times over
+_EMPTY_ROOT: Final = bytes(32)
+
+
+class VerifiedSignatures:
+    """Signatures that were found good, bounded, the oldest forgotten first. Safe on any thread."""
+
+    def __init__(self, capacity: int = MAX_REMEMBERED) -> None:
+        self._capacity = capacity
+        self._known: OrderedDict[tuple[bytes, bytes, bytes], None] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def verify_new(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """Verify a signature from outside, strictly, and remember it if it is good."""
+        key = (public, message, signature)
+        if key in self._known:
+            return True
+        if not ed25519.verify_strict(public, message, signature):
+            return False
+        with self._lock:
+            self._known[key] = None
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return True
+
+    def verify_decided(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """Verify a signature in a block by the rule of consensus, unless it is remembered."""
+        return (public, message, signature) in self._known or ed25519.verify(public, message, signature)
+
+
+class LedgerApplication:
+    """The ledger as an `Application`.
+
+    Attributes:
+        state: the store; read it from any thread.
+    """
+
+    def __init__(self, state: StateStore, signer: Signer | None = None, *, keep_blocks: int = 0) -> None:
+        """Bind the store.
+
+        Args:
+            state: taken over, closed by `close`.
+            signer: signs the beacon of blocks that this node proposes; None when it never proposes.
+            keep_blocks: blocks that the engine must keep; 0 for all.
+        """
+        self.state = state
+        self._signer = signer
+        self._keep_blocks = keep_blocks
+        self._signatures = VerifiedSignatures()
+        self._chain_id = ""
+        self._staged_height = 0
+
+    @classmethod
+    def open(
+        cls, folder: Path, genesis: TrustedGenesis, signer: Signer | None = None, *, keep_blocks: int = 0
+    ) -> "LedgerApplication":
+        """Open the state under a data folder, keeping as many versions as genesis' preset says.
+
+        Raises:
+            InvalidInputError: genesis holds no preset of ours.
+            StorageError: the state cannot be opened.
+        """
+        state = StateStore.open(folder / "state", genesis_preset(genesis).state_heights)
+        application = cls(state, signer, keep_blocks=keep_blocks)
+        application._chain_id = genesis.chain_id
+        return application
+
+    def close(self) -> None:
+        """Close the state."""
+        self.state.close()
+
+    def info(self) -> abci.InfoResponse:
+        """Tell what was last committed."""
+        root = self.state.app_hash
+        return abci.InfoResponse(self.state.height, b"" if root == _EMPTY_ROOT else root, APP_VERSION)
+
+    def init_chain(self, request: abci.InitChainRequest) -> abci.InitChainResponse:
+        """Take over genesis; made durable at once, so that reads of height 0 work before the first block.
+
+        Raises:
+            InvalidInputError: the `app_state` cannot be started from.
+            StorageDamagedError: another genesis was taken over before.
+        """
+        self._chain_id = request.chain_id
+        validators = [(validator.public_key, validator.power) for validator in request.validators]
+        first = initial_state(request.app_state, request.chain_id, request.time_ms, validators)
+        if self.state.app_hash == _EMPTY_ROOT:
+            self.state.stage(0, dict(first))
+            self.state.commit()
+        elif len(first) != len(self.state) or any(self.state.get(key) != value for key, value in first.items()):
+            raise StorageDamagedError(
+                "the state was begun from another genesis", code="other_genesis", hint="start in a new folder"
+            )
+        return abci.InitChainResponse(self.state.app_hash)
+
+    def check_tx(self, request: abci.CheckTxRequest) -> CheckTxResponse:
+        """Say whether a transaction may wait."""
+        result = check_tx(self.state, request.tx, self.state.height + 1, self._signatures.verify_new)
+        code = Code(result.code)
+        if code is not Code.OK:
+            return CheckTxResponse(code=code, log=code.name.lower())
+        tx = decode_tx(request.tx)
+        lane = Lane(result.lane)
+        match tx.body:
+            case Report(epoch=epoch):
+                replay_key = b"report" + epoch.to_bytes(8, "big")
+            case Verdict(challenge=challenge):
+                replay_key = b"verdict" + challenge
+            case Accept(lease=lease):
+                replay_key = b"accept" + lease
+            case _:
+                account = read(self.state, keys.account_key(result.sender), Account)
+                return CheckTxResponse(
+                    code=code,
+                    lane=lane,
+                    sender=result.sender,
+                    nonce=result.nonce,
+                    next_nonce=account.nonce if account else 0,
+                    priority=result.fee,
+                    valid_until=tx.valid_until,
+                )
+        return CheckTxResponse(
+            code=code, lane=lane, sender=result.sender, replay_key=replay_key, valid_until=tx.valid_until
+        )
+
+    def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
+        """Put the proposer's beacon before what the mempool chose."""
+        signer = self._signer
+        check(signer is not None and signer.public == request.proposer, "proposer_can_sign")
+        if signer is None:  # for the type checker
+            return abci.PrepareProposalResponse(request.txs)
+        signature = signer.sign(beacon_signing_bytes(self._chain_id, request.height))
+        return abci.PrepareProposalResponse((beacon_tx(request.height, signature), *request.txs))
+
+    def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
+        """Accept a block that begins with its proposer's valid beacon."""
+        block = BlockInput(request.height, request.time_ms, request.proposer, list(request.txs))
+        code = check_proposal(self.state, block, ed25519.verify)
+        return abci.ProcessProposalResponse(code is Code.OK, "" if code is Code.OK else code.name.lower())
+
+    def extend_vote(self, request: abci.ExtendVoteRequest) -> abci.ExtendVoteResponse:
+        """Add nothing: the embedded engine's beacon is its proposer's transaction."""
+        return abci.ExtendVoteResponse()
+
+    def verify_vote_extension(self, request: abci.VerifyVoteExtensionRequest) -> abci.VerifyVoteExtensionResponse:
+        """Accept only the empty extension."""
+        return abci.VerifyVoteExtensionResponse(not request.extension)
+
+    def finalize_block(self, request: abci.FinalizeBlockRequest) -> FinalizeBlockResponse:
+        """Execute a decided block and stage what it changes."""
+        block = BlockInput(request.height, request.time_ms, request.proposer, list(request.txs))
+        result = execute_block(self.state, block, self._signatures.verify_decided)
+        app_hash = self.state.stage(request.height, result.changes)
+        self._staged_height = request.height
+        return FinalizeBlockResponse(_results(result), app_hash)
+
+    def commit(self) -> abci.CommitResponse:
+        """Make the staged version durable.
+
+        Raises:
+            StorageError: it is not; the version before stands.
+        """
+        self.state.commit()
+        retain = self._staged_height - self._keep_blocks + 1 if self._keep_blocks else 0
+        return abci.CommitResponse(max(retain, 0))
+
+    def query(self, request: abci.QueryRequest) -> abci.QueryResponse:
+        """Read a kept version.
+
+        Raises:
+            HeightUnavailableError: it is not kept, or not made yet.
+        """
+        if request.prove:
+            value, proof = self.state.prove(request.key, request.height)
+            return abci.QueryResponse(value, request.height, proof)
+        return abci.QueryResponse(self.state.get_at(request.key, request.height), request.height)
+
+
+def genesis_preset(genesis: TrustedGenesis) -> Preset:
+    """The preset that a genesis document freezes, read without building its state.
+
+    Raises:
+        InvalidInputError: it is not one of ours.
+    """
+    name, values = genesis.app_state.get("preset"), genesis.app_state.get("values")
+    if not isinstance(name, str) or not isinstance(values, dict):
+        raise InvalidInputError(
+            "the app_state of genesis names no preset and values",
+            code="bad_genesis",
+            hint="use the genesis file of a Freehold grid",
+        )
+    if any(type(value) is not int for value in values.values()):
+        raise InvalidInputError("a preset value of genesis is not a whole number", code="bad_genesis")
+    return parse_preset(name, values)
+
+
+def _results(result: BlockResult) -> tuple[TxResult, ...]:
+    return tuple(
+        TxResult(
+            int(item.code),
+            item.data,
+            tuple(Event(str(event.__struct_config__.tag), encode(event)) for event in item.events),
+        )
+        for item in result.results
+    )

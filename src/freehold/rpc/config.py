@@ -1,0 +1,156 @@
+"""The ledger daemon's home: genesis.json, validator.key, optional faucet.key, ledger.toml, data/.
+
+Keys are 32 raw bytes, private to their owner: a file that others may read is refused, as ssh does.
+"""
+
+import os
+import stat
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from freehold.base.errors import InvalidInputError
+from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
+from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
+
+MAX_CONFIG_BYTES: Final = 64 * 1024
+MAX_LISTEN: Final = 16
+
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ledger.toml: where to listen (`ip:port`, `[ip6]:port`), and how many points a client may spend.
+
+    A light request costs one point, a heavy one more (docs/spec/rpc.md). `keep_blocks` of 0 keeps all.
+    """
+
+    listen: Annotated[list[str], Meta(min_length=1, max_length=MAX_LISTEN)]
+    points_per_second: Rate = 500.0
+    points_burst: Rate = 2_000.0
+    keep_blocks: Annotated[int, Meta(ge=0)] = 0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class DaemonHome(msgspec.Struct, frozen=True):
+    """What a home holds, read and checked.
+
+    Attributes:
+        folder: the home.
+        settings: of ledger.toml.
+        addresses: where to listen.
+        genesis: parsed.
+        genesis_bytes: as they are served.
+        validator: the key that signs blocks.
+        faucet: the key that gives, when there is one.
+    """
+
+    folder: Path
+    settings: Settings
+    addresses: tuple[Address, ...]
+    genesis: TrustedGenesis
+    genesis_bytes: bytes
+    validator: PrivateKey
+    faucet: PrivateKey | None
+
+    @property
+    def data(self) -> Path:
+        """The engine's folder."""
+        return self.folder / "data"
+
+
+def load_home(folder: Path) -> DaemonHome:
+    """Read a home.
+
+    Raises:
+        InvalidInputError: something is missing, malformed, or open to other users.
+    """
+    genesis_bytes = _read(folder / "genesis.json", MAX_GENESIS_BYTES)
+    try:
+        settings = msgspec.toml.decode(_read(folder / "ledger.toml", MAX_CONFIG_BYTES), type=Settings)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{folder / 'ledger.toml'}: {error}",
+            code="bad_settings",
+            hint='it needs at least: listen = ["127.0.0.1:4600"]',
+        ) from None
+    faucet_path = folder / "faucet.key"
+    return DaemonHome(
+        folder,
+        settings,
+        tuple(parse_address(text) for text in settings.listen),
+        parse_genesis(genesis_bytes),
+        genesis_bytes,
+        read_key(folder / "validator.key"),
+        read_key(faucet_path) if faucet_path.exists() else None,
+    )
+
+
+def parse_address(text: str) -> Address:
+    """Read `ip:port` or `[ip6]:port`; port 0 lets the system choose.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    host, _, port = text.rpartition(":")
+    is_v6 = host.startswith("[") and host.endswith("]")
+    try:
+        address = ip_address(host[1:-1] if is_v6 else host)
+    except ValueError:
+        address = None
+    if address is None or (address.version == 6) != is_v6 or not (port.isascii() and port.isdigit()):
+        raise _bad_address(text)
+    if int(port) > 65_535:
+        raise _bad_address(text)
+    return Address(str(address), int(port))
+
+
+def read_key(path: Path) -> PrivateKey:
+    """Read a private key's file.
+
+    Raises:
+        InvalidInputError: it is missing, has not 32 bytes, or others may read it.
+    """
+    seed = _read(path, SEED_BYTES, private=True)
+    if len(seed) != SEED_BYTES:
+        raise InvalidInputError(
+            f"{path} holds {len(seed)} bytes, a key has {SEED_BYTES}",
+            code="bad_key",
+            hint="restore it from its backup; never make up a new one for the same genesis",
+        )
+    return PrivateKey.from_seed(seed)
+
+
+def _read(path: Path, max_bytes: int, *, private: bool = False) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if private and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise InvalidInputError(
+                    f"{path} can be read by other users", code="open_key", hint=f"run: chmod 600 {path}"
+                )
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror}", code="missing_file", hint="a ledger's home needs it"
+        ) from None
+    if len(data) > max_bytes:
+        raise InvalidInputError(f"{path} has more than {max_bytes} bytes", code="oversized")
+    return data
+
+
+def _bad_address(text: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{text[:80]!r} is not an address to listen on", code="bad_address", hint="write it as 127.0.0.1:4600"
+    )

@@ -1,0 +1,46 @@
+"""Events of the ledger as text attributes: accounts as `G...`, other ids as hex, numbers in decimal."""
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from freehold.base.errors import check
+from freehold.base.limits import ID_BYTES
+from freehold.crypto.strkey import encode_account
+from freehold.ledger.events import Event
+from freehold.rpc.desk import BlockEvent
+
+_ACCOUNTS: Final = frozenset({"sender", "to", "farm", "tenant"})
+
+
+@cache
+def _decoder() -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(Event)
+
+
+def event_text(kind: str, data: bytes) -> BlockEvent:
+    """Render an event that the ledger's application encoded.
+
+    Args:
+        kind: its tag.
+        data: the encoded `freehold.ledger.events.Event`.
+
+    Raises:
+        InvariantError: the bytes are no event of the ledger.
+    """
+    try:
+        event = _decoder().decode(data)
+    except msgspec.DecodeError as error:
+        check(False, "block_event_decodes", kind=kind, error=str(error))
+        raise
+    fields = {field.name: getattr(event, field.name) for field in msgspec.structs.fields(event)}
+    return BlockEvent(kind, {name: _text(name, value) for name, value in fields.items()})
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bytes):
+        return encode_account(value) if name in _ACCOUNTS and len(value) == ID_BYTES else value.hex()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

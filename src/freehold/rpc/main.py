@@ -1,0 +1,218 @@
+"""The ledger daemon: `python -m freehold.rpc.main --home DIR [--check]`.
+
+Starts the engine on DIR/data, serves HTTP on every address of ledger.toml, stops on SIGTERM or SIGINT. Standard error
+gets one JSON object a line; the last one of a failed start says what to do. Exit codes are those of the README.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError
+from freehold.consensus.embedded import EmbeddedEngine, EngineState
+from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
+from freehold.consensus.timing import Pace
+from freehold.crypto import ed25519
+from freehold.crypto.strkey import encode_account
+from freehold.ledger.transactions import tx_id
+from freehold.rpc.app import make_app
+from freehold.rpc.config import DaemonHome, load_home
+from freehold.rpc.engine_desk import EngineDesk
+from freehold.rpc.faucet import Faucet
+from freehold.rpc.logs import JsonLog
+from freehold.rpc.rates import RateLimiter
+from freehold.rpc.server import Server, listen, make_server
+from freehold.rpc.service import Service
+
+STOP_LIMIT_S: Final = 1.5
+STATE_POLL_S: Final = 1.0
+
+
+class Daemon:
+    """One ledger: engine, desk, service, server; opened in `run`, closed before it returns."""
+
+    def __init__(self, home: DaemonHome, log: JsonLog) -> None:
+        self._home = home
+        self._log = log
+        self._stopping = asyncio.Event()
+        self._defect: BaseException | None = None
+
+    async def run(self) -> int:
+        """Serve until a signal asks to stop.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            FreeholdError: it cannot start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        home, preset = self._home, genesis_preset(self._home.genesis)
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = [_open(str(address), address.host, address.port) for address in home.addresses]
+            for opened in sockets:
+                stack.callback(opened.close)
+            engine, application = self._open_engine()
+            stack.push_async_callback(engine.stop)
+            desk = EngineDesk(engine, application, home.genesis_bytes, preset.state_heights)
+            faucet = Faucet(home.faucet, desk) if home.faucet is not None else None
+            service = Service(desk, faucet=faucet)
+            stack.callback(service.close)
+            await engine.start()
+            following = desk.start()
+            stack.push_async_callback(desk.stop)
+            rates = RateLimiter(home.settings.points_per_second, home.settings.points_burst)
+            app = make_app(service, rates, lambda event, fields: self._log.write(event, fields, level="error"))
+            await self._serve(make_server(app), sockets, engine, following)
+            self._log.write("stopping", {"height": engine.status().height})
+        if self._defect is not None:
+            raise self._defect
+        self._log.write("stopped")
+        return ExitCode.DONE
+
+    def _open_engine(self) -> tuple[EmbeddedEngine, LedgerApplication]:
+        home, preset = self._home, genesis_preset(self._home.genesis)
+        opened: list[LedgerApplication] = []
+
+        def make_application(folder: Path) -> LedgerApplication:
+            opened.append(
+                LedgerApplication.open(folder, home.genesis, home.validator, keep_blocks=home.settings.keep_blocks)
+            )
+            return opened[0]
+
+        engine = EmbeddedEngine(
+            home.data,
+            home.genesis,
+            home.validator,
+            make_application,
+            Pace(tick_ms=preset.tick_ms, min_block_gap_ms=preset.min_block_gap_ms),
+            identify=tx_id,
+        )
+        return engine, opened[0]
+
+    async def _serve(
+        self, server: Server, sockets: list[socket.socket], engine: EmbeddedEngine, following: asyncio.Task[None]
+    ) -> None:
+        serving = asyncio.create_task(server.serve(sockets))
+        watching = asyncio.create_task(self._watch(engine))
+        status = engine.status()
+        # What has been loaded by now stays: keep it out of every later collection.
+        gc.collect()
+        gc.freeze()
+        self._log.write(
+            "started",
+            {
+                "chain_id": self._home.genesis.chain_id,
+                "height": status.height,
+                "listen": [_name(opened) for opened in sockets],
+                "pid": os.getpid(),
+                "faucet": self._home.faucet is not None,
+            },
+        )
+        following.add_done_callback(self._followed)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        for task in (watching, stopping):
+            task.cancel()
+        done, _ = await asyncio.wait({serving}, timeout=STOP_LIMIT_S)
+        if not done:
+            serving.cancel()
+        await asyncio.gather(serving, watching, stopping, return_exceptions=True)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        """Stop when the blocks cannot be told of: a defect, since the engine's own end is no failure of this task."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defect = error
+            self._stopping.set()
+
+    async def _watch(self, engine: EmbeddedEngine) -> None:
+        """Say in the log when the engine stops making blocks, and when it goes on."""
+        before = EngineState.RUNNING
+        while True:
+            status = engine.status()
+            if status.state is not before:
+                before = status.state
+                level = "info" if before is EngineState.RUNNING else "error"
+                fields = {"state": str(before), "height": status.height, "code": status.code, "message": status.message}
+                self._log.write("engine_state", fields, level=level)
+            await asyncio.sleep(STATE_POLL_S)
+
+
+def describe(home: DaemonHome) -> dict[str, Any]:
+    """What `--check` prints: the settings as they were understood; no secrets."""
+    preset = genesis_preset(home.genesis)
+    return {
+        "home": str(home.folder),
+        "chain_id": home.genesis.chain_id,
+        "genesis": home.genesis.digest.hex(),
+        "preset": preset.name,
+        "listen": [str(address) for address in home.addresses],
+        "validator": home.validator.public.hex(),
+        "validators": len(home.genesis.validators.validators),
+        "faucet": encode_account(home.faucet.public) if home.faucet is not None else None,
+        "points_per_second": home.settings.points_per_second,
+        "points_burst": home.settings.points_burst,
+        "keep_blocks": home.settings.keep_blocks,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the daemon.
+
+    Args:
+        arguments: of the command line, without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m freehold.rpc.main", description="The ledger daemon.")
+    parser.add_argument("--home", type=Path, required=True, help="folder with genesis.json, validator.key, ledger.toml")
+    parser.add_argument("--check", action="store_true", help="print the settings and end")
+    options = parser.parse_args(arguments)
+    log = JsonLog()
+    log.take_over()
+    try:
+        ed25519.self_test()
+        home = load_home(options.home)
+        if options.check:
+            sys.stdout.write(json.dumps(describe(home), indent=2) + "\n")
+            return ExitCode.DONE
+        return asyncio.run(Daemon(home, log).run())
+    except FreeholdError as error:
+        fields = {"code": error.code, "message": error.message, "hint": error.hint}
+        log.write("failed", fields, level="error")
+        return error.exit_code
+    except InvariantError as error:
+        log.write("failed", {"code": "invariant_broken", "message": str(error)}, level="error")
+        return ExitCode.FAILED
+
+
+def _open(name: str, host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot listen on {name}: {error.strerror}",
+            code="cannot_listen",
+            hint="another program has that port, or the address is none of this machine's: change ledger.toml",
+        ) from None
+
+
+def _name(opened: socket.socket) -> str:
+    host, port = opened.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

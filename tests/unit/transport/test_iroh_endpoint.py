@@ -1,0 +1,67 @@
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from freehold.base.errors import InvalidInputError, LocalProtocolError
+from freehold.transport import iroh_endpoint
+from freehold.transport.iroh_endpoint import Endpoint
+
+
+def test_no_socket_listens_where_it_was_not_asked_to() -> None:
+    async def scenario() -> None:
+        endpoint = await Endpoint.create(os.urandom(32), ["127.0.0.1:0"], ["a"])
+        hosts = sorted(text.rpartition(":")[0] for text in endpoint.sockets)
+        assert hosts == ["127.0.0.1", "[::1]"], "the family not asked for is on loopback, never a wildcard"
+        assert [text.rpartition(":")[0] for text in endpoint.addresses] == ["127.0.0.1"]
+        await endpoint.close()
+
+    asyncio.run(scenario())
+
+
+def test_both_families_and_a_chosen_port() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    async def scenario() -> None:
+        endpoint = await Endpoint.create(os.urandom(32), [f"127.0.0.1:{port}", "[::1]:0"], ["a"])
+        assert f"127.0.0.1:{port}" in endpoint.addresses
+        assert len(endpoint.addresses) == 2
+        with pytest.raises(LocalProtocolError) as caught:
+            await Endpoint.create(os.urandom(32), [f"127.0.0.1:{port}"], ["a"])
+        assert caught.value.code == "bind_failed"
+        await endpoint.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("bind", [[], ["127.0.0.1:0", "127.0.0.2:0"], ["localhost:0"], ["127.0.0.1"]])
+def test_bad_bind_addresses(bind: list[str]) -> None:
+    with pytest.raises(InvalidInputError):
+        asyncio.run(Endpoint.create(os.urandom(32), bind, []))
+
+
+def test_a_machine_without_loopback_is_told_and_one_without_ipv6_is_not_bothered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(iroh_endpoint, "_can_bind", lambda family, host: host in ("::", "0.0.0.0"))  # noqa: S104
+    with pytest.raises(LocalProtocolError) as caught:
+        asyncio.run(Endpoint.create(os.urandom(32), ["127.0.0.1:0"], []))
+    assert caught.value.code == "no_loopback"
+    monkeypatch.setattr(iroh_endpoint, "_can_bind", lambda family, host: False)
+    assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
+
+
+def test_more_endpoints_need_no_more_threads() -> None:
+    async def scenario() -> None:
+        first = await Endpoint.create(os.urandom(32), ["127.0.0.1:0"], ["a"])
+        before = len(list(Path("/proc/self/task").iterdir()))
+        more = [await Endpoint.create(os.urandom(32), ["127.0.0.1:0"], ["a"]) for _ in range(5)]
+        assert len(list(Path("/proc/self/task").iterdir())) <= before + 2
+        for endpoint in (first, *more):
+            await endpoint.close()
+
+    asyncio.run(scenario())

@@ -26,7 +26,6 @@ COMMANDS = {
     "grid": "freehold.cli.grid:app",
     "status": "freehold.cli.status:status",
     "node": "freehold.cli.node:app",
-    "farm": "freehold.cli.farm:app",
     "image": "freehold.cli.image:app",
     "compose": "freehold.cli.compose:app",
     "deploy": "freehold.cli.deploy:deploy",
@@ -35,7 +34,6 @@ COMMANDS = {
     "connect": "freehold.cli.connect:connect",
     "verify": "freehold.cli.verify:verify",
     "down": "freehold.cli.services:down",
-    "ledger": "freehold.cli.ledger:app",
     "completion": "freehold.cli.completion:completion",
 }
 

@@ -1,12 +1,10 @@
 """A person's view of the ledger: verified reads and signed transactions with the right nonce."""
 
-import msgspec
-
 from freehold.base.codec import encode
-from freehold.base.presets import Preset
 from freehold.client.home import Home
 from freehold.client.wallet import Wallet
 from freehold.crypto.ed25519 import PrivateKey
+from freehold.ledger.genesis import parse_preset
 from freehold.ledger.keys import account_key
 from freehold.ledger.records import Account
 from freehold.ledger.transactions import TX_VERSION, Body, Tx, tx_signing_bytes
@@ -23,11 +21,6 @@ def sign_tx(chain_id: str, sender: PrivateKey, nonce: int, fee: int, valid_until
     return encode(signed)
 
 
-def preset_of(app_state: dict[str, object]) -> Preset:
-    """The preset that genesis froze."""
-    return msgspec.convert(app_state["values"], Preset)
-
-
 class Session:
     """A ledger client with the home's genesis, and a wallet when one is needed."""
 
@@ -35,7 +28,8 @@ class Session:
         self.home = home
         self.wallet = wallet
         self.ledger = LedgerClient(home.settings().rpc, home.genesis())
-        self.preset = preset_of(self.ledger.genesis.app_state)
+        state = self.ledger.genesis.app_state
+        self.preset = parse_preset(state["preset"], state["values"])
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,95 @@
+"""`freehold grid`: a whole grid on this machine, for trying out and for tests."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from freehold.base.errors import InvalidInputError
+from freehold.cli.output import Result, Table, say
+from freehold.client.home import Home, Settings
+from freehold.grid import lifecycle
+
+app = App(name="grid", help="Start and stop a grid on this machine: a ledger, farms, nodes in namespaces of their own.")
+
+HomeOption = Annotated[Path | None, Parameter(name="--home")]
+
+
+@app.command
+def up(
+    *,
+    nodes: int = 8,
+    farms: int = 4,
+    validators: int = 1,
+    preset: str = "minimal",
+    home: HomeOption = None,
+    json: bool = False,
+) -> Result:
+    """Start a local grid: every node is a process with its own key, folder and network namespace. Needs root.
+
+    Parameters
+    ----------
+    nodes
+        How many nodes, dealt to the farms in turn.
+    farms
+        How many farms, each of its own owner and place.
+    validators
+        Only 1 for now: the embedded ledger.
+    preset
+        `minimal` (epochs of 10 s) or `mainnet` (epochs of an hour).
+    home
+        Where keys, ledger and nodes live; below your own home when left out.
+    """
+    if validators != 1:
+        raise InvalidInputError(
+            "the embedded ledger has exactly one validator", code="bad_count", hint="leave --validators out"
+        )
+    own = Home.default()
+    layout = lifecycle.up(_folder(home), nodes=nodes, farms=farms, preset=preset, say=say)
+    own.write(own.genesis_path, layout.genesis_path.read_bytes())
+    own.save_settings(Settings(rpc=layout.url))
+    document = lifecycle.status(layout)
+    return Result(document, _text(document) + "\n\nnext: `freehold wallet new`, then `freehold status`")
+
+
+@app.command
+def down(*, home: HomeOption = None, json: bool = False) -> Result:
+    """Stop the local grid and remove all that it made: processes, containers, namespaces, rules, its ledger and keys.
+
+    Parameters
+    ----------
+    home
+        The grid's folder.
+    """
+    folder = _folder(home)
+    removed = lifecycle.down(folder, say=say)
+    return Result({"removed": removed, "home": str(folder)}, "the grid is gone" if removed else "there is no grid here")
+
+
+@app.command
+def status(*, home: HomeOption = None, json: bool = False) -> Result:
+    """Show what runs of the local grid.
+
+    Parameters
+    ----------
+    home
+        The grid's folder.
+    """
+    layout = lifecycle.load_layout(_folder(home))
+    if layout is None:
+        raise InvalidInputError("there is no grid here", code="no_grid", hint="start one with `freehold grid up`")
+    document = lifecycle.status(layout)
+    return Result(document, _text(document))
+
+
+def _folder(home: Path | None) -> Path:
+    return home if home is not None else Home.default().grid_folder
+
+
+def _text(document: dict) -> str:  # type: ignore[type-arg]
+    table = Table(("NODE", "FARM", "ADDRESS", "NAMESPACE", "PID"))
+    for node in document["nodes"]:
+        table.add(node["name"], node["farm"], node["address"], node["namespace"], node["pid"] or "stopped")
+    ledger = document["ledger"]
+    state = f"pid {ledger['pid']}" if ledger["running"] else "stopped"
+    return f"ledger  {ledger['url']} ({state}); open it in a browser\n\n{table.text()}"

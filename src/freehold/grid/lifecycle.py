@@ -1,0 +1,248 @@
+"""Up and down of a local grid, and what runs of it. Both can be interrupted anywhere and run again."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
+from freehold.grid.founding import found
+from freehold.grid.layout import LEDGER_PORT, GridLayout, NodeLayout, make_layout
+from freehold.grid.namespaces import create_network, namespace_path, remove_network
+from freehold.grid.processes import (
+    daemon_pid,
+    last_lines,
+    require_running,
+    start_daemon,
+    stop_daemons,
+    wait_until,
+)
+from freehold.runtime.containers import ContainerRuntime
+
+READY_TIMEOUT_S = 30.0
+Say = Callable[[str], None]
+
+
+class _Marker(msgspec.Struct, forbid_unknown_fields=True):
+    """grid.json: the arguments from which the layout follows."""
+
+    nodes: int
+    farms: int
+    preset: str
+    subnet: int
+
+
+def load_layout(folder: Path) -> GridLayout | None:
+    """The layout of the grid in a folder; None when there is none."""
+    try:
+        marker = msgspec.json.decode((folder / "grid.json").read_bytes(), type=_Marker)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{folder / 'grid.json'} is damaged: {error}", code="bad_grid", hint="`freehold grid down` removes the grid"
+        ) from None
+    return make_layout(folder, nodes=marker.nodes, farms=marker.farms, preset=marker.preset, subnet=marker.subnet)
+
+
+def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say) -> GridLayout:
+    """Start a local grid, or what is missing of it.
+
+    Raises:
+        InvalidInputError: the counts are wrong, or another grid is in the folder.
+        FreeholdError: not root, or a process does not come up.
+    """
+    require_root()
+    with _exclusive(folder):
+        layout = load_layout(folder)
+        if layout is None:
+            layout = _free_layout(folder, nodes=nodes, farms=farms, preset=preset)
+            marker = _Marker(nodes, farms, preset, int(layout.host_ip.split(".")[2]))
+            (folder / "grid.json").write_bytes(msgspec.json.encode(marker))
+        elif (len(layout.nodes), len(layout.farms), layout.preset) != (nodes, farms, preset):
+            raise InvalidInputError(
+                f"{folder} holds a grid of {len(layout.nodes)} nodes on {len(layout.farms)} farms",
+                code="other_grid",
+                hint="`freehold grid down` removes it; or name those counts",
+            )
+        say(f"grid: {farms} farms with {nodes} nodes in {folder}")
+        found(layout)
+        create_network(layout)
+        say(f"grid: {nodes} network namespaces on bridge {layout.bridge} ({layout.network})")
+        start_ledger(layout)
+        say(f"grid: ledger at {layout.url}, one validator")
+        for node in layout.nodes:
+            start_node(node)
+        _await_nodes(layout)
+        say(f"grid: {nodes} node agents run")
+        return layout
+
+
+def start_ledger(layout: GridLayout) -> None:
+    """Start the ledger's daemon and wait until it answers.
+
+    Raises:
+        FreeholdError: it does not come up.
+    """
+    start_daemon(layout.ledger_home, ["-m", "freehold.rpc.main", "--home", str(layout.ledger_home)])
+    ready = wait_until(lambda: not daemon_pid(layout.ledger_home) or _answers(layout.url), READY_TIMEOUT_S)
+    require_running(layout.ledger_home, "the ledger")
+    if not ready:
+        raise UnreachableError(f"the ledger does not answer at {layout.url}", code="ledger_unreachable")
+
+
+def start_node(node: NodeLayout) -> int:
+    """Start a node's agent in its namespace, with nothing but its own home."""
+    arguments = ["-m", "freehold.agent.main", "--home", str(node.home)]
+    return start_daemon(node.home, arguments, namespace=namespace_path(node))
+
+
+def down(folder: Path, *, say: Say) -> bool:
+    """Stop and remove a grid with everything that it made; returns whether there was one.
+
+    Raises:
+        FreeholdError: not root.
+    """
+    layout = load_layout(folder)
+    if layout is None:
+        return False
+    require_root()
+    with _exclusive(folder):
+        say(f"grid: stopping {len(layout.nodes)} agents and the ledger")
+        stop_daemons([*(node.home for node in layout.nodes), layout.ledger_home])
+        for node in layout.nodes:
+            say(f"grid: removing containers of {node.name}")
+            destroy_runtime(node)
+        remove_network(layout)
+    shutil.rmtree(folder)
+    say("grid: nothing is left")
+    return True
+
+
+def destroy_runtime(node: NodeLayout) -> None:
+    """Remove a node's containers, mounts and rules from the host, in its namespace, as `freehold node reset` would."""
+    if not (node.home / "node.key").exists():
+        return
+    code = (
+        "import sys; from pathlib import Path; from freehold.grid.lifecycle import destroy_here;"
+        "destroy_here(Path(sys.argv[1]))"
+    )
+    enter = ["nsenter", f"--net={namespace_path(node)}", "--"] if namespace_path(node).exists() else []
+    import sys
+
+    done = subprocess.run(
+        [*enter, sys.executable, "-c", code, str(node.home)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise FreeholdError(f"cannot remove the containers of {node.name}: {done.stderr[-400:]}", code="leftovers")
+
+
+def destroy_here(home: Path) -> None:
+    """In the node's namespace: remove everything of its runtime."""
+    from freehold.agent.identity import create_keys
+
+    key, _ = create_keys(home)
+    if (home / "data" / "runtime").exists():
+        asyncio.run(ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16]).destroy())
+
+
+def status(layout: GridLayout) -> dict[str, Any]:
+    """What runs of a grid."""
+    ledger_pid = daemon_pid(layout.ledger_home)
+    return {
+        "home": str(layout.folder),
+        "preset": layout.preset,
+        "genesis": str(layout.genesis_path),
+        "ledger": {"pid": ledger_pid, "running": ledger_pid > 0, "url": layout.url, "home": str(layout.ledger_home)},
+        "farms": [
+            {"farm": farm.name, "country": farm.country, "city": farm.city, "home": str(farm.home)}
+            for farm in layout.farms
+        ],
+        "nodes": [_node_status(node) for node in layout.nodes],
+    }
+
+
+def _node_status(node: NodeLayout) -> dict[str, Any]:
+    pid = daemon_pid(node.home)
+    return {
+        "name": node.name,
+        "node": _node_id(node.home),
+        "farm": node.farm.name,
+        "address": node.listen,
+        "namespace": node.namespace,
+        "home": str(node.home),
+        "pid": pid,
+        "running": pid > 0,
+    }
+
+
+def _node_id(home: Path) -> str:
+    from freehold.agent.identity import create_keys
+
+    return create_keys(home)[0].public.hex() if (home / "node.key").exists() else ""
+
+
+def require_root() -> None:
+    """Check for root.
+
+    Raises:
+        FreeholdError: not root.
+    """
+    if os.geteuid() != 0:
+        raise FreeholdError(
+            "a local grid needs root: it makes network namespaces and runs containers",
+            code="not_root",
+            hint="run the same command with sudo",
+        )
+
+
+def _await_nodes(layout: GridLayout) -> None:
+    def settled() -> bool:
+        return all(not daemon_pid(node.home) or '"listening"' in last_lines(node.home, 50) for node in layout.nodes)
+
+    wait_until(settled, READY_TIMEOUT_S)
+    for node in layout.nodes:
+        require_running(node.home, f"node {node.name}")
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx2.HTTPError, OSError):
+        return httpx2.get(f"{url}/v1/status", timeout=1.0, trust_env=False).status_code == 200
+    return False
+
+
+def _free_layout(folder: Path, *, nodes: int, farms: int, preset: str) -> GridLayout:
+    """A layout whose subnet no other link of this machine uses."""
+    layout = make_layout(folder, nodes=nodes, farms=farms, preset=preset)
+    taken = subprocess.run(["ip", "-o", "-4", "address"], capture_output=True, text=True, check=False).stdout
+    start = int(layout.host_ip.split(".")[2])
+    for step in range(256):
+        subnet = (start + step) % 256
+        if f" 100.96.{subnet}." not in taken:
+            return make_layout(folder, nodes=nodes, farms=farms, preset=preset, subnet=subnet)
+    raise FreeholdError("every subnet of 100.96.0.0/16 is in use", code="no_subnet")
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """One `up` or `down` of a folder at a time."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FreeholdError(
+                "another command is starting or stopping this grid", code="grid_busy", hint="wait for it to end"
+            ) from None
+        yield
+
+
+LOCAL_URL = f"http://127.0.0.1:{LEDGER_PORT}"

@@ -23,6 +23,10 @@ _WE_ARE_RIGHT: Final = bytes.fromhex("2225 0801 122101")
 def prove(view: TreeView, key: bytes) -> tuple[bytes | None, bytes]:
     """Prove what a version of the map holds under a key.
 
+    Args:
+        view: the version.
+        key: at least 1 byte.
+
     Returns:
         The value, or None, and the encoded `CommitmentProof` of its presence or absence. The empty map has no
         proof of absence in ICS-23: the second is then empty.
@@ -35,7 +39,7 @@ def prove(view: TreeView, key: bytes) -> tuple[bytes | None, bytes]:
     right = neighbour(view, path, right=True)
     if left is None and right is None:
         return None, b""
-    out = b"\x0a" + length_delimited(key) if key else b""
+    out = b"\x0a" + length_delimited(key)
     if left is not None:
         out += b"\x12" + length_delimited(_existence(view, left))
     if right is not None:
@@ -46,10 +50,7 @@ def prove(view: TreeView, key: bytes) -> tuple[bytes | None, bytes]:
 def _existence(view: TreeView, leaf: Leaf) -> bytes:
     key, value = record_key(leaf.record), record_value(leaf.record)
     check(hash_path(key) == leaf.path, "leaf_key_matches_path")
-    parts = [b"\x0a", length_delimited(key)]
-    if value:
-        parts += (b"\x12", length_delimited(value))
-    parts.append(_LEAF_OP)
+    parts = [b"\x0a", length_delimited(key), b"\x12", length_delimited(value), _LEAF_OP]
     beside = siblings(view, leaf.path)
     for depth in range(len(beside) - 1, -1, -1):
         parts += (_WE_ARE_RIGHT if bit(leaf.path, depth) else _WE_ARE_LEFT, beside[depth])

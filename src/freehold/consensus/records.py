@@ -29,10 +29,10 @@ def encode_leaf(path: bytes, key: bytes, value: bytes) -> Leaf:
     Args:
         path: `hash_path(key)`.
         key: 1 to 256 bytes.
-        value: at most 1 MiB.
+        value: 1 byte to 1 MiB; ICS-23 proves nothing about an empty one.
     """
     check(0 < len(key) <= MAX_STATE_KEY_BYTES, "state_key_length", length=len(key))
-    check(len(value) <= MAX_STATE_VALUE_BYTES, "state_value_length", length=len(value))
+    check(0 < len(value) <= MAX_STATE_VALUE_BYTES, "state_value_length", length=len(value))
     leaf_hash = hash_leaf(path, hash_value(value))
     return Leaf(path, leaf_hash, b"".join((leaf_hash, len(key).to_bytes(2, "big"), key, value)))
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from freehold.base.codec import Record, decode, encode
-from freehold.base.errors import check
+from freehold.base.errors import InvalidInputError, check
 from freehold.consensus.errors import HeightUnavailableError, StorageDamagedError
 from freehold.consensus.proofs import prove
 from freehold.consensus.records import (
     HASH_BYTES,
+    MAX_STATE_KEY_BYTES,
     Undo,
     encode_leaf,
     encode_undo,
@@ -187,7 +188,10 @@ class StateStore:
 
         Raises:
             HeightUnavailableError: that version is not kept, or not made yet.
+            InvalidInputError: the key has no length that a key can have.
         """
+        if not 0 < len(key) <= MAX_STATE_KEY_BYTES:
+            raise InvalidInputError(f"a key has 1 to {MAX_STATE_KEY_BYTES} bytes, not {len(key)}", code="bad_key")
         with self._storage.lock:
             return prove(_View(self._storage, self._tree, self._undos(height)), key)
 

@@ -5,6 +5,7 @@ state after the newest such transaction and change over in one step with `after`
 thread reads. Only this module and those built on it in this package touch `lmdb`.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from freehold.consensus.errors import StorageError, storage_full
 
 INITIAL_MAP_BYTES: Final = 256 * MIB
 MAX_MAP_BYTES: Final = 512 * GIB  # address space, not disk
+FULL_BELOW_BYTES: Final = MIB
 
 Txn = Any  # lmdb ships no types
 
@@ -192,10 +194,19 @@ def _sync_folder(path: Path) -> None:
 
 def _typed(error: Exception, path: Path) -> StorageError:
     full = isinstance(error, lmdb.DiskError | lmdb.MapFullError)
-    if full or (isinstance(error, OSError) and error.errno in (28, 122)):  # ENOSPC, EDQUOT
+    if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _is_full(path):
         return storage_full(path)
     return StorageError(
         f"the storage at {path} failed: {error}",
         code="storage_failed",
         hint="check the disk and the folder's owner; the node stops rather than guess",
     )
+
+
+def _is_full(path: Path) -> bool:
+    """Whether a failure under path is one of room: LMDB tells a write cut short by a full disk as an I/O error."""
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES

@@ -84,6 +84,9 @@ def process_deploy(ctx: Context, tx: Tx, body: Deploy) -> Code:
     deployment = deployment_id(ctx.chain_id, tx.sender, tx.nonce)
     ids: list[bytes] = []
     for order in body.leases:
+        code = check_order(order, ctx.preset.epoch_ms)
+        if code:
+            return code
         new_id = lease_id(deployment, order.service, order.replica)
         code = Code.ALREADY_EXISTS if new_id in ids else _create_lease(ctx, tx.sender, deployment, new_id, order)
         if code:
@@ -103,9 +106,6 @@ def process_deploy(ctx: Context, tx: Tx, body: Deploy) -> Code:
 
 
 def _create_lease(ctx: Context, tenant: bytes, deployment: bytes, new_id: bytes, order: LeaseOrder) -> Code:
-    code = check_order(order, ctx.preset.epoch_ms)
-    if code:
-        return code
     charge = lease_charge(ctx.preset, order)
     if charge.total > MAX_AMOUNT:
         return Code.BAD_AMOUNT

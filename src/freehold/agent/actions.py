@@ -148,7 +148,9 @@ class Actions:
         if self.spec is None:
             raise UnreachableError("no spec", code="no_spec")
         for peer in self.spec.peers:
-            while peer.condition and not await self._peer_ready(peer):
+            while peer.condition:
+                if await self._peer_ready(peer):
+                    break
                 await asyncio.sleep(PEER_POLL_S)
 
     async def _peer_ready(self, peer: PeerSpec) -> bool:

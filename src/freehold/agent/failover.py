@@ -37,7 +37,7 @@ class Failover:
     sender: Sender
     witness: Witness
     heartbeat: Heartbeat
-    spawn: Callable[[Awaitable[None]], None]
+    spawn: Callable[[Awaitable[None]], object]
     _watched: dict[bytes, set[bytes]] = field(default_factory=dict)
     _challenging: set[bytes] = field(default_factory=set)
     _verdicts: set[bytes] = field(default_factory=set)

@@ -1,7 +1,6 @@
 """The agent put together: one loop that polls the verified ledger and feeds workers, witness, reporter and failover."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -185,9 +184,8 @@ class Agent:
         return work
 
     async def _keep_watchdog(self, runtime: ContainerRuntime) -> None:
-        async with contextlib.aclosing(runtime.watch()) as pids:
-            async for pid in pids:
-                log.info("watchdog_started", pid=pid)
+        async for pid in runtime.watch():
+            log.info("watchdog_started", pid=pid)
 
 
 async def _logged(work: Awaitable[None]) -> None:

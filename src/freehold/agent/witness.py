@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 KEPT_EPOCHS = 3
 NONCE_BYTES = 16
-Spawn = Callable[[Awaitable[None]], None]
+Spawn = Callable[[Awaitable[None]], object]
 
 
 class Witness:

@@ -1,4 +1,4 @@
-"""Founding a local grid: every key is made in its owner's home, genesis from public keys alone, a copy for everybody."""
+"""Founding a local grid: every key is made in its owner's home, genesis from public keys alone."""
 
 import os
 import time
@@ -21,7 +21,7 @@ from freehold.light.types import Timestamp
 # What each node of a local grid offers; small enough that 64 of them fit a laptop's promise, not its memory.
 CAPACITY = Resources(vcpu_milli=4_000, memory_mib=4_096, disk_mib=20_480)
 PRICES = Offer(vcpu_hour=200_000, memory_gib_hour=100_000, disk_gib_hour=5_000)
-PASSPHRASE_FILE = "passphrase"
+PASSPHRASE_FILE = "passphrase"  # noqa: S105 - the name of a file
 
 
 def found(layout: GridLayout) -> None:
@@ -48,7 +48,7 @@ def found(layout: GridLayout) -> None:
         )
     validator = _seed_key(layout.ledger_home / "validator.key")
     faucet = _seed_key(layout.ledger_home / "faucet.key")
-    listen = f'listen = ["{layout.host_ip}:{LEDGER_PORT}", "127.0.0.1:{LEDGER_PORT}"]\n'
+    listen = f'listen = ["{layout.host_ip}:{LEDGER_PORT}"]\n'
     (layout.ledger_home / "ledger.toml").write_text(listen, encoding="utf-8")
     if not layout.genesis_path.exists():
         state = app_state_document(

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import httpx2
 import msgspec
 
+from freehold.agent.identity import create_keys
 from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
 from freehold.grid.founding import found
-from freehold.grid.layout import LEDGER_PORT, GridLayout, NodeLayout, make_layout
+from freehold.grid.layout import GridLayout, NodeLayout, make_layout
 from freehold.grid.namespaces import create_network, namespace_path, remove_network
 from freehold.grid.processes import (
     daemon_pid,
@@ -136,8 +138,6 @@ def destroy_runtime(node: NodeLayout) -> None:
         "destroy_here(Path(sys.argv[1]))"
     )
     enter = ["nsenter", f"--net={namespace_path(node)}", "--"] if namespace_path(node).exists() else []
-    import sys
-
     done = subprocess.run(
         [*enter, sys.executable, "-c", code, str(node.home)], capture_output=True, text=True, check=False
     )
@@ -147,8 +147,6 @@ def destroy_runtime(node: NodeLayout) -> None:
 
 def destroy_here(home: Path) -> None:
     """In the node's namespace: remove everything of its runtime."""
-    from freehold.agent.identity import create_keys
-
     key, _ = create_keys(home)
     if (home / "data" / "runtime").exists():
         asyncio.run(ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16]).destroy())
@@ -185,8 +183,6 @@ def _node_status(node: NodeLayout) -> dict[str, Any]:
 
 
 def _node_id(home: Path) -> str:
-    from freehold.agent.identity import create_keys
-
     return create_keys(home)[0].public.hex() if (home / "node.key").exists() else ""
 
 
@@ -243,6 +239,3 @@ def _exclusive(folder: Path) -> Iterator[None]:
                 "another command is starting or stopping this grid", code="grid_busy", hint="wait for it to end"
             ) from None
         yield
-
-
-LOCAL_URL = f"http://127.0.0.1:{LEDGER_PORT}"

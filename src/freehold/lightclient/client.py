@@ -1,9 +1,12 @@
 """`LedgerClient`: verified reads, submission of transactions, and the freshness that the fence depends on.
 
 Every answer of an RPC server is checked: light blocks against genesis' validators, values by ICS-23 proof against the
-app hash of a verified header, heights against what was asked. A server can only refuse or delay (docs/spec/rpc.md).
+app hash of a verified header, heights against what was asked, every wait and every size against a limit. A server can
+only refuse or delay; whatever else it does is a `NotVerifiedError` (docs/spec/rpc.md). What `submit` and `get_json`
+give is the server's word, until it is read back with proofs.
 """
 
+import asyncio
 import base64
 import time
 from collections.abc import Sequence
@@ -27,6 +30,8 @@ R = TypeVar("R", bound=Record)
 
 MAX_KEYS = 256
 MAX_RESPONSE_BYTES = 8 << 20
+MAX_TEXT = 300  # of a server's message
+COMMIT_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,12 @@ class _ErrorAnswer(msgspec.Struct):
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class _Raw:
+    status: int
+    content: bytes
+
+
 def boottime_ms() -> int:
     """Milliseconds since boot, counting sleep: the clock of the fence."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
@@ -116,7 +127,10 @@ class LedgerClient:
         self.url = url.rstrip("/")
         self.genesis = genesis
         self.newest: VerifiedHeader | None = None
-        self._http = httpx2.AsyncClient(base_url=self.url, timeout=timeout_s, trust_env=False)
+        self._timeout_s = timeout_s
+        self._http = httpx2.AsyncClient(
+            base_url=self.url, timeout=timeout_s, trust_env=False, headers={"accept-encoding": "identity"}
+        )
 
     @property
     def chain_id(self) -> str:
@@ -180,32 +194,46 @@ class LedgerClient:
             raise NotVerifiedError("the server answered from an older state than before", code="stale_state")
         values: dict[bytes, bytes | None] = {}
         proofs: dict[bytes, bytes] = {}
-        for key, row in zip(keys, answer.values, strict=False):
+        if len(answer.values) != len(keys):
+            raise NotVerifiedError("the server left out values, or added some", code="missing_value")
+        for key, row in zip(keys, answer.values, strict=True):
             proof = _unbase64(row.proof)
-            value = None if row.value is None else bytes.fromhex(row.value)
+            value = None if row.value is None else _unhex(row.value)
             if row.key != key.hex():
                 raise NotVerifiedError("the server answered for another key", code="wrong_key")
             _verify_value(block.header.app_hash, key, value, proof)
             values[key], proofs[key] = value, proof
-        if len(values) != len(keys):
-            raise NotVerifiedError("the server left out values", code="missing_value")
         return Snapshot(verified, block, values, proofs)
 
     async def submit(self, data: bytes, *, wait: bool = True, timeout_s: float = 30.0) -> Outcome:
-        """Send a transaction; with `wait`, return when it is in a durable block.
+        """Send a transaction; with `wait`, return when it is in a durable block that the newest header proves.
+
+        The outcome is the server's word: read what the transaction should have changed to be sure.
 
         Raises:
             RefusedError: the ledger's code is not OK; the error's code is the ledger's word in lower case.
-            UnreachableError: no answer in time; the transaction may still be committed.
+            UnreachableError: no answer in time; the transaction may still be committed. Sending the same bytes again
+                is harmless.
         """
-        body = {"tx": base64.b64encode(data).decode(), "wait": "committed" if wait else "checked"}
+        body = {"tx": base64.b64encode(data).decode(), "wait": "proven" if wait else "checked"}
+        deadline = asyncio.get_running_loop().time() + timeout_s
         answer = await self._post("/v1/tx", body, _TxAnswer, timeout_s=timeout_s)
-        if bytes.fromhex(answer.tx_id) != tx_id(data):
+        while wait and answer.code == Code.OK and not answer.height:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise UnreachableError(
+                    "the transaction is in no block yet",
+                    code="not_committed_yet",
+                    hint="it may still get there: look at its effect before you sign anything anew",
+                )
+            await asyncio.sleep(min(COMMIT_POLL_S, left))
+            answer = await self._post("/v1/tx", body, _TxAnswer, timeout_s=max(left, COMMIT_POLL_S))
+        if answer.tx_id != tx_id(data).hex():
             raise NotVerifiedError("the server answered for another transaction", code="wrong_tx")
         if answer.code != Code.OK:
             raise RefusedError(
-                f"the ledger refused: {answer.code_name.lower().replace('_', ' ')}",
-                code=answer.code_name.lower(),
+                f"the ledger refused: {_plain(answer.code_name).lower().replace('_', ' ')}",
+                code=_plain(answer.code_name).lower(),
                 hint="see docs/errors.md for what each code means",
             )
         return Outcome(tx_id(data), answer.code, answer.height, _unbase64(answer.data))
@@ -223,7 +251,12 @@ class LedgerClient:
         return await self._get(path, object)
 
     def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, VerifiedHeader]:
-        block = LightBlock.decode(_unbase64(encoded))
+        try:
+            block = LightBlock.decode(_unbase64(encoded))
+        except CodecError as error:
+            raise NotVerifiedError(
+                f"the server's light block is malformed: {error.message}", code="bad_answer"
+            ) from None
         verify_light_block(block, self.genesis)
         verified = VerifiedHeader(block.header, header_hash(block.header), asked_boottime_ms)
         newest = self.newest
@@ -244,41 +277,58 @@ class LedgerClient:
         return await self._call("POST", path, msgspec.json.encode(body), kind, timeout_s)
 
     async def _call(self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None) -> Any:
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            response = await self._http.request(
-                method,
-                path,
-                content=content,
-                headers={"content-type": "application/json"} if content else None,
-                timeout=timeout_s if timeout_s is not None else httpx2.USE_CLIENT_DEFAULT,
-            )
+            # One limit over all of it: those of the HTTP library begin anew with each byte that a server drips.
+            async with asyncio.timeout(limit_s):
+                raw = await self._exchange(method, path, content, limit_s)
         except (TimeoutError, httpx2.HTTPError, OSError) as error:
             raise UnreachableError(
                 f"the ledger at {self.url} does not answer: {type(error).__name__}",
                 code="ledger_unreachable",
                 hint="is the grid up? `freehold grid status`; FREEHOLD_RPC names another server",
             ) from error
-        if len(response.content) > MAX_RESPONSE_BYTES:
-            raise NotVerifiedError("the server's answer is too large", code="oversized")
-        if response.status_code != 200:
-            raise _server_error(response.status_code, response.content)
+        if raw.status != 200:
+            raise _server_error(raw.status, raw.content)
         try:
-            return msgspec.json.decode(response.content, type=kind)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise NotVerifiedError(f"the server's answer is malformed: {error}", code="bad_answer") from None
+            return msgspec.json.decode(raw.content, type=kind)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise NotVerifiedError(
+                f"the server's answer is malformed: {_plain(str(error))}", code="bad_answer"
+            ) from None
+
+    async def _exchange(self, method: str, path: str, content: bytes | None, timeout_s: float) -> _Raw:
+        headers = {"content-type": "application/json"} if content is not None else None
+        async with self._http.stream(method, path, content=content, headers=headers, timeout=timeout_s) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise NotVerifiedError("the server compressed its answer, unasked", code="bad_answer")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise NotVerifiedError("the server's answer is too large", code="oversized")
+            return _Raw(response.status_code, bytes(body))
 
 
 def _server_error(status: int, content: bytes) -> FreeholdError:
     try:
         error = msgspec.json.decode(content, type=_ErrorAnswer)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return UnreachableError(f"the ledger answered with HTTP status {status}", code="bad_answer")
-    kind = UnreachableError if status >= 500 else RefusedError
-    return kind(error.message, code=error.code, hint=error.hint)
+    kind = UnreachableError if status >= 500 or status in (408, 429) else RefusedError
+    return kind(_plain(error.message), code=_plain(error.code), hint=_plain(error.hint))
+
+
+def _plain(text: str) -> str:
+    """Give a server's text as a terminal may show it: bounded, nothing but printable characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:MAX_TEXT])
 
 
 def _verify_value(app_hash: bytes, key: bytes, value: bytes | None, proof: bytes) -> None:
-    decoded = CommitmentProof.decode(proof)
+    try:
+        decoded = CommitmentProof.decode(proof)
+    except CodecError as error:
+        raise NotVerifiedError(f"the server's proof is malformed: {error.message}", code="bad_answer") from None
     if value is None:
         verify_absence(SMT, app_hash, key, decoded)
     else:
@@ -289,4 +339,11 @@ def _unbase64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise CodecError("not base64", code="undecodable") from None
+        raise NotVerifiedError("the server's answer is malformed: not base64", code="bad_answer") from None
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise NotVerifiedError("the server's answer is malformed: not hex", code="bad_answer") from None

@@ -23,12 +23,12 @@ from freehold.base.errors import FreeholdError, RefusedError
 from freehold.crypto import ed25519
 from freehold.ledger.genesis import parse_preset
 from freehold.lightclient.client import LedgerClient
-from freehold.protocol.messages import ALPN, LeaseStatus, LeaseStatusRequest
+from freehold.protocol.messages import LeaseStatus, LeaseStatusRequest
 from freehold.runtime.containers import ContainerRuntime
 from freehold.runtime.images.store import ImageStore
 from freehold.runtime.records import Container
 from freehold.transport.iroh_endpoint import Endpoint
-from freehold.transport.rpc import Heartbeat, Pool, PoolLimits, Server
+from freehold.transport.rpc import ALPN, Heartbeat, Pool, PoolLimits, Server
 
 log = structlog.get_logger()
 

@@ -8,8 +8,6 @@ term of a lease of the same deployment, `witness` anyone (the answer is for that
 from freehold.base.codec import Record
 from freehold.protocol.evidence import ProvenDuty, ProvenEvidence
 
-ALPN = "freehold/1"
-
 
 class Empty(Record):
     """Nothing to say."""

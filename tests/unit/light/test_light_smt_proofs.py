@@ -114,6 +114,10 @@ def test_neighbours_must_touch() -> None:
     refused("proof_root", between.root, middle, None, absence(middle, TREE.exist(places[19]), right))
     assert not is_left_neighbour(SMT.inner_spec, left.path, left.path)
     assert not is_left_neighbour(SMT.inner_spec, (), ())
+    assert is_left_neighbour(SMT.inner_spec, left.path, right.path)
+    assert not is_left_neighbour(SMT.inner_spec, right.path, left.path)
+    left_step = InnerOp(1, b"\x01", bytes(32))
+    assert not is_left_neighbour(SMT.inner_spec, (left_step,), (InnerOp(1, b"\x01", bytes([1]) * 32),))
 
 
 def test_an_absence_proof_without_neighbours_is_refused() -> None:

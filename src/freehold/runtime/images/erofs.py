@@ -5,12 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
-from freehold.base.errors import FreeholdError
+from freehold.base.errors import FreeholdError, check
 from freehold.runtime.images.tarstream import MAX_MTIME
 
 # Any fixed value will do; it must never change, or the same image gets another digest.
 FILESYSTEM_UUID = "6672656f-686f-4c64-8000-696d61676531"
-READ_BYTES = 1 << 20
+MAX_SOURCE_BYTES = 700  # with the longest path of an image, still below PATH_MAX
 
 
 class BuildError(FreeholdError):
@@ -47,6 +47,7 @@ def make_erofs(source: Path, output: Path, timeout_seconds: float) -> str:
     Raises:
         BuildError: the tool is missing or failed.
     """
+    check(len(bytes(source)) <= MAX_SOURCE_BYTES, "build_folder_path_is_short", path=str(source))
     options = [f"-U{FILESYSTEM_UUID}", "-x-1", "-zlz4", "--quiet"]
     _run(["unshare", "--net", "--", "mkfs.erofs", *options, str(output), str(source)], timeout_seconds)
     return file_digest(output)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, NotVerifiedError
 from freehold.base.limits import GIB, MAX_IMAGE_BYTES, MIB
 from freehold.runtime.images.blobs import BlobStore
 from freehold.runtime.images.manifest import (
@@ -135,30 +135,29 @@ def _import_layout(member: Member, store: BlobStore, reference: str | None, arch
         data = file.read(MAX_DOCUMENT_BYTES + 1)
     chosen = select_manifest(parse_index(data), reference, architecture)
     for _ in range(MAX_INDEX_DEPTH):
-        data = _copy_document(member, store, chosen)
+        data = _read_document(member, chosen)
         if chosen.media_type not in INDEX_TYPES:
             break
-        nested = chosen.digest
         chosen = select_manifest(parse_index(data), None, architecture)
-        store.delete(nested)
     else:
         refuse("indexes are nested too deep")
     manifest = parse_manifest(data)
-    config = parse_config(_copy_document(member, store, manifest.config), len(manifest.layers))
-    _check_architecture(config, architecture)
+    config_data = _read_document(member, manifest.config)
+    _check_architecture(parse_config(config_data, len(manifest.layers)), architecture)
     for layer in manifest.layers:
         if not store.has(layer.digest):
             with member(_blob_name(layer)) as file:
                 _copy(file, store, layer.digest, layer.size)
-    return load_image(store, chosen.digest)
+    store.put_bytes(config_data)
+    return load_image(store, store.put_bytes(data))
 
 
-def _copy_document(member: Member, store: BlobStore, item: Descriptor) -> bytes:
+def _read_document(member: Member, item: Descriptor) -> bytes:
     with member(_blob_name(item)) as file:
         data = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) != item.size:
-        refuse(f"{item.digest} has {len(data)} bytes, {item.size} were announced", "digest_mismatch")
-    store.put(item.digest, item.size, [data[store.offset(item.digest) :]])
+    actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if len(data) != item.size or actual != item.digest:
+        raise NotVerifiedError(f"bytes of {item.digest} have digest {actual}", code="digest_mismatch")
     return data
 
 
@@ -167,8 +166,11 @@ def _blob_name(item: Descriptor) -> str:
 
 
 def _copy(file: BinaryIO, store: BlobStore, digest: str, size: int) -> None:
-    file.seek(store.offset(digest), os.SEEK_CUR)
-    store.put(digest, size, iter(lambda: file.read(READ_BYTES), b""))
+    with store.writer(digest, size) as writer:
+        file.seek(writer.offset)
+        for chunk in iter(lambda: file.read(READ_BYTES), b""):
+            writer.write(chunk)
+        writer.finish()
 
 
 def _check_architecture(config: ImageConfig, architecture: str) -> None:

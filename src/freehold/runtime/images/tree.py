@@ -235,6 +235,8 @@ class Tree:
                 stack.append(child.node)
             elif child.node.kind is Kind.SYMLINK:
                 hops += 1
+                if hops > MAX_LINK_HOPS and not create:
+                    return None
                 if hops > MAX_LINK_HOPS:
                     refuse(f"too many links on the way to {part[:60]!r}", "bad_path")
                 target = child.node.link

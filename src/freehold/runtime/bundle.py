@@ -60,7 +60,6 @@ class BundleBuilder:
         places = self._places.of(spec.id)
         places.run.mkdir(mode=0o710)
         os.chown(places.run, 0, base_id)  # the container's root may pass through, other users of the host may not
-        timings.measure("network", lambda: self._networks.attach(spec.id, spec.deployment, places.netns))
         timings.measure("image", lambda: self._mount_image(spec, places, base_id))
         timings.measure("scratch", lambda: self._mount_scratch(spec, places, base_id))
         timings.measure("overlay", lambda: self._mount_root(places))
@@ -134,7 +133,6 @@ class BundleBuilder:
             paths=Paths(
                 rootfs=str(places.rootfs),
                 bundle=str(places.bundle),
-                netns=str(places.netns),
                 volumes=tuple(str(places.volume(number)) for number in range(len(spec.volumes))),
             ),
             cgroup=places.cgroup,
@@ -147,7 +145,7 @@ class BundleBuilder:
     def take_down(self, container: str) -> None:
         """Remove network, mounts and files of a container whose processes are gone; idempotent."""
         places = self._places.of(container)
-        self._networks.detach(container, places.netns)
+        self._networks.detach(container)
         mounts.unmount_tree(places.run)
         for folder in (places.run, places.home):
             remove_tree(folder)

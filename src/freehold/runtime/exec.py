@@ -13,7 +13,8 @@ from freehold.runtime import conmon
 from freehold.runtime.engine import Engine
 
 MAX_OUTPUT_BYTES: Final = 4_096
-_GRACE_SECONDS: Final = 2.0
+_GRACE_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.05
 
 
 class ExecResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,13 +89,16 @@ def _take(fd: int, output: bytearray) -> None:
 
 async def _end(process: asyncio.subprocess.Process, pid_file: Path) -> None:
     """Kill what still runs: first the program inside with its session, then the runtime that waits for it."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
-        # Its parent, the runtime, has not waited for it yet, so the number cannot belong to another.
-        os.killpg(int(pid_file.read_text()), signal.SIGKILL)
+    waiting = asyncio.ensure_future(process.wait())
     try:
-        await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
-    except TimeoutError:
+        for _ in range(int(_GRACE_SECONDS / _LOOK_SECONDS)):
+            if waiting.done():
+                return
+            # The runtime may still be on its way into the container: its number comes when it is there. The runtime
+            # has not waited for it while it lives itself, so the number cannot belong to another process.
+            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+                os.killpg(int(pid_file.read_text()), signal.SIGKILL)
+            await asyncio.wait({waiting}, timeout=_LOOK_SECONDS)
         process.kill()
-        await process.wait()
+    finally:
+        await waiting

@@ -85,8 +85,8 @@ class Lifecycle:
         try:
             self.save(record)
             self._bundles.build(spec, base_id, timings)
-            record.address = self.networks.address_of(spec.id) or ""
-            timings.measure("create", lambda: self._launch(record))
+            record.address = self.networks.reserve(spec.id, spec.deployment)
+            self._launch(record, timings)
             record.complete = True
             self.save(record)
         except BaseException:
@@ -96,7 +96,7 @@ class Lifecycle:
         self.timings = timings
         return self.observe(record)
 
-    def _launch(self, record: Record) -> None:
+    def _launch(self, record: Record, timings: Timings) -> None:
         places = self.places.of(record.id)
         for file in (places.exit_file, places.fenced, places.bundle / "oom"):
             file.unlink(missing_ok=True)
@@ -109,6 +109,10 @@ class Lifecycle:
             log_bytes=record.log_bytes,
             cgroup=places.shim_cgroup,
         )
+        timings.measure("create", lambda: self._launch_shim(record, shim))
+        timings.measure("network", lambda: self.networks.attach(record.id, record.deployment, record.pid))
+
+    def _launch_shim(self, record: Record, shim: conmon.Shim) -> None:
         record.pid = conmon.launch(self.engine, shim)
         record.pid_started = conmon.start_time(record.pid)
         record.conmon_pid = int(shim.conmon_pid_file.read_text())
@@ -132,7 +136,7 @@ class Lifecycle:
                 raise FreeholdError(
                     f"the files of {container} went with the host's reboot", code="needs_create", hint="create it again"
                 )
-            self._launch(record)
+            self._launch(record, Timings())
         record.started_ms, record.starts = boottime_ms(), record.starts + 1
         self.save(record)
         self.term_log.append("started", container, record.term, record.started_ms)

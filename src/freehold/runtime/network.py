@@ -4,8 +4,9 @@ Layout of a deployment's /24 out of 198.18.0.0/15 (RFC 2544's benchmark range, w
 gateway; .2 to .99 service addresses, on which the agent's tunnel listens; .100 to .254 containers. Everything happens
 in the network namespace that the agent lives in. IPv6 is off inside (PROTOCOLS section 6; docs/spec/runtime.md).
 
-The namespace of a container belongs to the host's user namespace, so no process inside can ever change its links,
-routes or rules, whatever capability it gains in its own user namespace.
+The OCI runtime makes a container's namespace together with its user namespace; it lives and dies with the container's
+processes. Nothing inside can change links or routes: CAP_NET_ADMIN and CAP_NET_RAW are out of its bounding set, and
+the seccomp filter lets it make no namespace in which it would have them.
 """
 
 import contextlib
@@ -24,13 +25,13 @@ import msgspec
 from freehold.base.errors import FreeholdError, check
 from freehold.runtime import kernel
 from freehold.runtime.atomic import load_json, save_json
-from freehold.runtime.mounts import unmount_tree
 from freehold.runtime.netfilter import BRIDGE_PREFIX, Grant, Nftables, Reach, build_rules, remove_rules
 from freehold.runtime.netlink import Netlink
 
 POOL: Final = IPv4Network("198.18.0.0/15")
 PREFIX: Final = 24
 _FIRST_SERVICE, _FIRST_CONTAINER, _LAST = 2, 100, 254
+_LINK_PREFIX: Final = "fv"
 _INSIDE: Final = "eth0"
 _DEFAULT_MTU: Final = 1500
 _SYSCTL: Final = Path("/proc/sys/net")
@@ -74,8 +75,13 @@ class Networks:
     def restore(self) -> None:
         """Make links and rules equal to the kept state, as after a reboot; what is there already stays."""
         with self._lock:
-            for deployment in self._state.deployments:
+            known = set()
+            for deployment, network in self._state.deployments.items():
                 self._make_bridge(deployment)
+                known |= {self.bridge(deployment)} | {self._link(network, item) for item in network.containers}
+            with Netlink() as netlink:
+                for name in set(self._own_links()) - known:  # left by a crash
+                    netlink.delete_link(name)
             self.apply()
 
     def add(self, deployment: str) -> str:
@@ -122,25 +128,23 @@ class Networks:
                 self._save()
                 self.apply()
 
-    def address_of(self, container: str) -> str | None:
-        """The address of a container, if it has one."""
+    def reserve(self, container: str, deployment: str) -> str:
+        """Give a container an address, which it keeps over restarts. Returns it."""
         with self._lock:
-            for deployment, network in self._state.deployments.items():
-                if container in network.containers:
-                    return str(self._subnet(deployment)[network.containers[container]])
-            return None
-
-    def attach(self, container: str, deployment: str, netns: Path) -> str:
-        """Make a container's namespace on the file `netns`, with a link to its deployment. Returns its address."""
-        with self._lock:
-            gateway = IPv4Address(self.add(deployment))
+            self.add(deployment)
             network = self._state.deployments[deployment]
             if container not in network.containers:
                 network.containers[container] = _free(network.containers, _FIRST_CONTAINER, _LAST + 1, deployment)
                 self._save()
-            address = self._subnet(deployment)[network.containers[container]]
-            name = self.link(container)
-            kernel.new_network_namespace(netns)
+            return str(self._subnet(deployment)[network.containers[container]])
+
+    def attach(self, container: str, deployment: str, pid: int) -> None:
+        """Link the namespace of a process that waits for its start with its deployment's bridge."""
+        netns = Path(f"/proc/{pid}/ns/net")
+        with self._lock:
+            network, subnet = self._state.deployments[deployment], self._subnet(deployment)
+            address = subnet[network.containers[container]]
+            name = self._link(network, container)
             netns_fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 with Netlink() as netlink:
@@ -150,18 +154,16 @@ class Networks:
                     netlink.set_up(index, master=socket.if_nametoindex(self.bridge(deployment)))
             finally:
                 os.close(netns_fd)
-        kernel.in_network_namespace(netns, lambda: _set_up_inside(address, gateway))
-        return str(address)
+        kernel.in_network_namespace(netns, lambda: _set_up_inside(address, subnet[1]))
 
-    def detach(self, container: str, netns: Path) -> None:
-        """Remove a container's link and namespace and free its address; what is gone already is fine."""
-        unmount_tree(netns)
-        netns.unlink(missing_ok=True)
+    def detach(self, container: str) -> None:
+        """Remove a container's link and free its address; what is gone already is fine."""
         with self._lock:
-            with Netlink() as netlink:
-                netlink.delete_link(self.link(container))
             for network in self._state.deployments.values():
-                if network.containers.pop(container, None) is not None:
+                if container in network.containers:
+                    with Netlink() as netlink:
+                        netlink.delete_link(self._link(network, container))
+                    del network.containers[container]
                     self._save()
 
     def remove(self, deployment: str) -> None:
@@ -213,26 +215,25 @@ class Networks:
 
     def clear(self) -> None:
         """Remove every link and rule of this node."""
-        with self._lock:
-            for deployment, network in list(self._state.deployments.items()):
-                with Netlink() as netlink:
-                    for container in network.containers:
-                        netlink.delete_link(self.link(container))
-                    netlink.delete_link(self.bridge(deployment))
+        with self._lock, Netlink() as netlink:
+            for name in self._own_links():
+                netlink.delete_link(name)
             self._state = NetworkState()
             self._save()
             self._nft.run(remove_rules(self._table))
 
     def bridge(self, deployment: str) -> str:
-        """Name of a deployment's bridge: `fhb` and ten hex digits, within the kernel's fifteen."""
-        return BRIDGE_PREFIX + self._digest(deployment)
+        """Name of a deployment's bridge: `fhb`, the node's prefix, the index of its subnet."""
+        return f"{BRIDGE_PREFIX}{self._prefix}{self._state.deployments[deployment].index:03x}"
 
-    def link(self, container: str) -> str:
-        """Name of the host's end of a container's link."""
-        return "fhv" + self._digest(container)
+    def _link(self, network: DeploymentNetwork, container: str) -> str:
+        """Name of the host's end of a container's link: `fv`, the prefix, index and host number; fifteen bytes."""
+        return f"{_LINK_PREFIX}{self._prefix}{network.index:03x}{network.containers[container]:02x}"
 
-    def _digest(self, name: str) -> str:
-        return hashlib.sha256(f"freehold:link:v1:{self._prefix}:{name}".encode()).hexdigest()[:10]
+    def _own_links(self) -> list[str]:
+        """Links of the namespace that bear this node's prefix."""
+        own = (BRIDGE_PREFIX + self._prefix, _LINK_PREFIX + self._prefix)
+        return [name for _, name in socket.if_nameindex() if name.startswith(own)]
 
     def _subnet(self, deployment: str) -> IPv4Network:
         index = self._state.deployments[deployment].index
@@ -245,7 +246,8 @@ class Networks:
         used = {network.index for network in self._state.deployments.values()}
         with Netlink() as netlink:
             taken = [network for _, network in netlink.addresses() if network.overlaps(POOL)]
-        start = int(self._digest(deployment), 16)
+        name = f"freehold:subnet:v1:{self._prefix}:{deployment}"
+        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         for step in range(count):
             index = (start + step) % count
             subnet = IPv4Network((int(POOL.network_address) + (index << (32 - PREFIX)), PREFIX))
@@ -314,7 +316,7 @@ def _sysctl(name: str, value: str) -> None:
 def _set_up_inside(address: IPv4Address, gateway: IPv4Address) -> None:
     for scope in ("all", "default", "lo"):
         _sysctl(f"ipv6/conf/{scope}/disable_ipv6", "1")
-    # CAP_NET_BIND_SERVICE counts in the namespace's owner, which is not the container: open low ports to all instead.
+    # As docker does: port 80 needs no capability, so a service may run as any user.
     _sysctl("ipv4/ip_unprivileged_port_start", "0")
     with Netlink() as netlink:
         netlink.set_up(socket.if_nametoindex("lo"))

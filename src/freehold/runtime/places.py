@@ -79,7 +79,6 @@ class ContainerPlaces:
         self.image = self.run / "image"
         self.scratch = self.run / "scratch"
         self.rootfs = self.run / "rootfs"
-        self.netns = self.run / "netns"
 
     def volume(self, number: int) -> Path:
         """Where the container's view of its n-th volume is mounted."""

@@ -1,7 +1,7 @@
 """What is kept on disk of each container, and what can be told from it after any crash.
 
 The files of one container: HOME/containers/ID/{record.json, log, log.1, log.cur, scratch.img, exit/ID, fenced} live
-on disk; RUN/c/ID/{bundle, image, scratch, rootfs, netns, vol-N} are mounts in memory, gone after a reboot.
+on disk; RUN/c/ID/{bundle, image, scratch, rootfs, vol-N} are mounts in memory, gone after a reboot.
 """
 
 import enum

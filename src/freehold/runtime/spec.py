@@ -167,7 +167,6 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
 
     rootfs: str
     bundle: str
-    netns: str
     volumes: tuple[str, ...] = ()
 
 
@@ -297,7 +296,7 @@ def build_config(
                 {"type": "ipc"},
                 {"type": "uts"},
                 {"type": "cgroup"},
-                {"type": "network", "path": paths.netns},
+                {"type": "network"},
             ],
             "cgroupsPath": cgroup,
             "resources": _resources(spec, counts_swap),

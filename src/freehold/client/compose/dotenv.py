@@ -13,7 +13,6 @@ MAX_VARIABLES = 1_000
 
 _KEY = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*(?:([=:])[ \t]*|\Z|(?=\n|#))", re.ASCII)
 _BLANK = re.compile(r"(?:[ \t\r]*(?:#[^\n]*)?\n|[ \t\r]+)*(?:#[^\n]*\Z)?", re.ASCII)
-_COMMENT = re.compile(r"[ \t]+#")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {
     "n": "\n",
@@ -97,7 +96,7 @@ def _value(text: str, at: int, line: int, scope: Mapping[str, str], raw: bool) -
     if raw:
         return text[at:end].strip(), end
     if quote not in ("'", '"'):
-        written = _COMMENT.split(f" {text[at:end]}", maxsplit=1)[0].strip()
+        written = text[at:end].partition(" #")[0].strip()
         return _expand(written, line, scope), end
     close = _closing_quote(text, at + 1, quote)
     if close < 0:

@@ -95,8 +95,9 @@ class _Reader:
         if following == "{":
             return self._braced(depth + 1, active)
         name = _NAME.match(self.text, self.at + 1)
-        if name is None:
-            raise self._malformed()
+        if name is None:  # `$1` and `a $ b` stay as they are, as in Compose
+            self.at += 1
+            return self._counted("$")
         self.at = name.end()
         return self._plain_value(name[0], active)
 

@@ -3,6 +3,7 @@
 `yes`, `no`, `on`, `off` and `22:22` are text here; YAML 1.1 readers make booleans and sexagesimal numbers of them.
 """
 
+import math
 import re
 from typing import TypeAlias
 
@@ -29,7 +30,7 @@ class TagError(ValueError):
 def resolve_plain(text: str) -> Scalar:
     """Give an untagged, unquoted scalar its value.
 
-    Numbers out of 64 bits, infinities and not-a-number stay text.
+    Whole numbers out of 64 bits become floating point; infinities and not-a-number stay text.
     """
     if text in _NULL:
         return None
@@ -39,12 +40,13 @@ def resolve_plain(text: str) -> Scalar:
         return False
     if len(text) > _MAX_NUMBER_CHARACTERS:
         return text
-    if _INTEGER.match(text):
-        number = _parse_integer(text)
-        return text if number is None else number
-    if _FLOAT.match(text):
-        value = float(text)
-        return value if abs(value) < float(_INT64) else text
+    number = _parse_integer(text) if _INTEGER.match(text) and text != "-0" else None
+    if number is not None:
+        return number
+    digits = text.replace("_", "")
+    if _FLOAT.match(digits) and not text.startswith("_"):
+        value = float(digits)
+        return value if math.isfinite(value) else text
     return text
 
 
@@ -111,4 +113,4 @@ def _parse_integer(text: str) -> int | None:
         return None
     if text.startswith("-"):
         number = -number
-    return number if -_INT64 <= number < _INT64 else None
+    return number if -_INT64 <= number < 2 * _INT64 else None

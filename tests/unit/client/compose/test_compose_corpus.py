@@ -197,7 +197,7 @@ BAD: dict[str, tuple[str, str, str, int]] = {
         4,
     ),
     "required variable": (entry("command: ${A:?give A}"), "variable_required", "services.web.command", 4),
-    "lone dollar": (entry("command: a $ b"), "bad_interpolation", "services.web.command", 4),
+    "assigning variable": (entry("command: ${A:=b}"), "bad_interpolation", "services.web.command", 4),
     "open brace": (entry("command: '${A'"), "bad_interpolation", "services.web.command", 4),
     "env_file missing": (entry("env_file: ./a.env"), "file_missing", "services.web.env_file", 4),
     "standbys": (entry("x-freehold: {standbys: 5}"), "out_of_range", "services.web.x-freehold.standbys", 4),

@@ -259,6 +259,7 @@ class GridAnswer(msgspec.Struct):
 
     height: int
     time_ms: int
+    genesis_ms: int
     epoch: int
     epoch_ms: int
     complete: bool

@@ -64,7 +64,7 @@ def view_grid(get: Callable[[bytes], bytes | None], height: int) -> GridAnswer |
     params_bytes, totals = get(keys.PARAMS), reader.get(keys.TOTALS, Totals)
     if params_bytes is None or totals is None:
         return None
-    _, preset = read_params(params_bytes)
+    params, preset = read_params(params_bytes)
     nodes: dict[bytes, Node] = {}
     for slot in range(min(totals.node_slots, MAX_SLOTS)):
         row = reader.get(keys.node_slot_key(slot), NodeSlot)
@@ -76,6 +76,7 @@ def view_grid(get: Callable[[bytes], bytes | None], height: int) -> GridAnswer |
     return GridAnswer(
         height,
         totals.time_ms,
+        params.genesis_ms,
         totals.epoch,
         preset.epoch_ms,
         totals.node_slots <= MAX_SLOTS and len(shown) == len(lease_ids),

@@ -358,8 +358,10 @@ class EmbeddedEngine:
             wait = wait_ms(self._pace, since_last_ms=since, is_wanted=wanted)
             if wait == 0:
                 return
+            # not `wait_for`: in Python 3.11 it loses a cancellation that meets the event
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait / 1000)
+                async with asyncio.timeout(wait / 1000):
+                    await self._wake.wait()
 
     async def _make_block(self) -> None:
         entries = self._mempool.select(

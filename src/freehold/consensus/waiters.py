@@ -36,7 +36,8 @@ class TxWaiters:
         self._futures.setdefault(tx_id, []).append(future)
         self._count += 1
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await future
         finally:
             self._count -= 1
             futures = self._futures.get(tx_id, [])

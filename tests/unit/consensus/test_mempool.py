@@ -1,0 +1,112 @@
+"""Lanes, fees, nonces and room, case by case; tests/property/test_mempool_model.py has the rest."""
+
+import pytest
+
+from freehold.consensus.application import CheckTxResponse, Lane
+from freehold.consensus.errors import MempoolFullError
+from freehold.consensus.mempool import Mempool
+
+
+def user(sender: str, nonce: int, fee: int, *, next_nonce: int = 0, until: int = 1_000) -> CheckTxResponse:
+    return CheckTxResponse(
+        code=0, sender=sender.encode(), nonce=nonce, next_nonce=next_nonce, priority=fee, valid_until=until
+    )
+
+
+def report(sender: str, epoch: int) -> CheckTxResponse:
+    return CheckTxResponse(code=0, lane=Lane.REPORTS, sender=sender.encode(), replay_key=b"%d" % epoch)
+
+
+def names(pool: Mempool, *, max_txs: int = 100, max_bytes: int = 1 << 20, height: int = 1) -> list[str]:
+    return [entry.id.decode() for entry in pool.select(height, max_txs=max_txs, max_bytes=max_bytes)]
+
+
+def test_fees_order_senders_and_nonces_order_one() -> None:
+    pool = Mempool()
+    pool.add(b"a1", b"x", user("a", 1, 90), 0)
+    pool.add(b"a0", b"x", user("a", 0, 10), 0)
+    pool.add(b"b0", b"x", user("b", 0, 20), 0)
+    pool.add(b"c0", b"x", user("c", 0, 20), 0)
+    pool.add(b"d1", b"x", user("d", 1, 99), 0)  # its predecessor is missing
+    assert names(pool) == ["b0", "c0", "a0", "a1"]
+    assert names(pool, max_txs=3) == ["b0", "c0", "a0"]
+
+
+def test_a_flood_of_dear_transactions_leaves_reports_their_share() -> None:
+    pool = Mempool(max_txs=100, max_bytes=1 << 20)
+    for n in range(70):
+        try:
+            pool.add(b"u%d" % n, b"x", user(f"s{n}", 0, 1_000), 0)
+        except MempoolFullError:
+            break
+    assert len(pool) == 60  # the users' 30 and what nobody has reserved
+    for n in range(30):
+        pool.add(b"r%d" % n, b"x", report(f"n{n}", 1), 0)
+    chosen = names(pool, max_txs=10)
+    assert sum(name.startswith("r") for name in chosen) >= 3
+    assert sum(name.startswith("u") for name in chosen) >= 3
+    assert len(chosen) == 10
+
+
+def test_a_replacement_offers_a_tenth_more() -> None:
+    pool = Mempool()
+    pool.add(b"old", b"x", user("a", 0, 100), 0)
+    with pytest.raises(MempoolFullError) as error:
+        pool.add(b"new", b"y", user("a", 0, 109), 0)
+    assert error.value.code == "fee_too_low_to_replace"
+    assert [gone.code for gone in pool.add(b"new", b"y", user("a", 0, 110), 0)] == ["replaced"]
+    assert names(pool) == ["new"]
+
+
+def test_a_cheap_sender_makes_room_with_all_that_follows() -> None:
+    pool = Mempool(max_txs=10, max_bytes=1 << 20)  # users may have 6
+    for nonce in range(3):
+        pool.add(b"a%d" % nonce, b"x", user("a", nonce, 5 if nonce == 1 else 50), 0)
+        pool.add(b"b%d" % nonce, b"x", user("b", nonce, 20), 0)
+    with pytest.raises(MempoolFullError) as error:
+        pool.add(b"c", b"x", user("c", 0, 5), 0)
+    assert error.value.code == "mempool_full"
+    assert [gone.id for gone in pool.add(b"c", b"x", user("c", 0, 30), 0)] == [b"a1", b"a2"]
+    assert names(pool) == ["a0", "c", "b0", "b1", "b2"]
+
+
+def test_one_statement_waits_once() -> None:
+    pool = Mempool()
+    pool.add(b"r", b"x", report("n", 7), 0)
+    assert pool.add(b"r", b"x", report("n", 7), 0) == []
+    with pytest.raises(MempoolFullError) as error:
+        pool.add(b"other", b"y", report("n", 7), 0)
+    assert error.value.code == "already_waiting"
+
+
+def test_nonces_far_ahead_and_behind_are_refused() -> None:
+    pool = Mempool()
+    for nonce, code in ((64 + 5, "nonce_too_far"), (4, "nonce_used")):
+        with pytest.raises(MempoolFullError) as error:
+            pool.add(b"x", b"x", user("a", nonce, 1, next_nonce=5), 0)
+        assert error.value.code == code
+
+
+def test_a_block_moves_the_nonce_and_a_recheck_corrects_it() -> None:
+    pool = Mempool()
+    pool.add(b"a0", b"x", user("a", 0, 1), 0)
+    pool.add(b"a1", b"x", user("a", 1, 1), 0)
+    pool.remove_committed([b"a0"], 1)
+    assert names(pool, height=2) == ["a1"]
+    # the block held it, but it failed and used no nonce
+    assert pool.recheck(b"a1", user("a", 1, 1, next_nonce=0), 1) is None
+    assert names(pool, height=2) == []
+    gone = pool.recheck(b"a1", CheckTxResponse(code=11, log="insufficient_balance"), 1)
+    assert gone is not None
+    assert (gone.code, gone.message) == ("invalid", "insufficient_balance")
+    assert len(pool) == 0
+
+
+def test_expired_transactions_leave() -> None:
+    pool = Mempool()
+    pool.add(b"a", b"x", user("a", 0, 1, until=5), 0)
+    assert names(pool, height=5) == ["a"]
+    assert names(pool, height=6) == []
+    assert not pool.has_ready(6)
+    assert pool.remove_committed([], 4) == []
+    assert [gone.code for gone in pool.remove_committed([], 5)] == ["expired"]

@@ -121,7 +121,7 @@ def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Cal
             async with asyncio.timeout(route.time_limit_s):
                 return await answer(request)
         except FreeholdError as error:
-            return error_response(error)
+            return error_response(error, service.desk.standing().oldest_height)
         except TimeoutError:
             return error_response(
                 UnreachableError("the request was not done in time", code="request_timeout", hint="try again")
@@ -151,11 +151,17 @@ def _fixed(gate: Gate, content: bytes, media: str, headers: dict[str, str]) -> C
     return endpoint
 
 
-def error_response(error: FreeholdError) -> Response:
-    """The response of an error."""
-    status = status_of(error)
-    oldest = getattr(error, "oldest_height", 0)
-    return _json(status, ErrorAnswer(error.code, error.message, error.hint, oldest))
+def error_response(error: FreeholdError, oldest_height: int = 0) -> Response:
+    """The response of an error.
+
+    Args:
+        error: what went wrong.
+        oldest_height: the lowest height that can still be asked for; told when an older one was.
+    """
+    if error.code == "height_pruned":
+        hint = f"heights from {oldest_height} on can still be proven"
+        return _json(status_of(error), ErrorAnswer(error.code, error.message, hint, oldest_height))
+    return _json(status_of(error), ErrorAnswer(error.code, error.message, error.hint))
 
 
 def _rate_limited(wait_s: float) -> Response:

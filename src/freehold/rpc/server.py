@@ -26,8 +26,12 @@ _BAD_REQUEST: Final = b'{"code":"bad_request","message":"this is not HTTP/1.1","
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with the bounds of this module."""
+    """uvicorn's HTTP/1.1 with the bounds of this module; a subclass may set others."""
 
+    idle_s = IDLE_S
+    request_s = REQUEST_S
+    max_connections = MAX_CONNECTIONS
+    max_connections_per_client = MAX_CONNECTIONS_PER_CLIENT
     _deadline: asyncio.TimerHandle | None = None
     _is_counted = False
 
@@ -36,12 +40,12 @@ class BoundedProtocol(H11Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = client_of(peer[0]) if peer else ""
         same = sum(1 for other in self.connections if getattr(other, "_peer", None) == self._peer)
-        if len(self.connections) >= MAX_CONNECTIONS or same >= MAX_CONNECTIONS_PER_CLIENT:
+        if len(self.connections) >= self.max_connections or same >= self.max_connections_per_client:
             transport.abort()
             return
         self._is_counted = True
         super().connection_made(transport)
-        self._arm(IDLE_S)
+        self._arm(self.idle_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the deadline go with the connection."""
@@ -59,11 +63,11 @@ class BoundedProtocol(H11Protocol):
         cycle = self.cycle
         super().handle_events()
         if self.cycle is not cycle:
-            self._arm(REQUEST_S)
+            self._arm(self.request_s)
 
     def on_response_complete(self) -> None:
         """Wait for the next request, but not for ever."""
-        self._arm(IDLE_S)
+        self._arm(self.idle_s)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -92,12 +96,12 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: Any) -> Server:
+def make_server(app: Any, protocol: type[BoundedProtocol] = BoundedProtocol) -> Server:
     """Build the server of an ASGI application; run it by `serve(sockets)`."""
     return Server(
         uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",

@@ -192,9 +192,11 @@ def _check_unused(root: Cursor, services: Mapping[str, Service], declared: Decla
 
 
 def _check_size(place: Cursor, service: Service, secret_bytes: Mapping[str, int]) -> None:
-    """What travels in the sealed spec: environment, arguments and secrets."""
+    """What travels in the sealed spec: environment, arguments, mounts and secrets."""
     texts = [*service.environment, *service.environment.values(), *(service.command or ()), *(service.entrypoint or ())]
     texts += service.healthcheck.test if service.healthcheck else ()
+    texts += [text for mount in service.volumes for text in (mount.volume, mount.target)]
+    texts += [mount.target for mount in service.tmpfs] + [mount.target for mount in service.secrets]
     total = sum(len(text.encode(errors="surrogatepass")) + 4 for text in texts)
     total += sum(secret_bytes.get(mount.source, 0) for mount in service.secrets)
     if total > MAX_SERVICE_BYTES:

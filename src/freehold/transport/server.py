@@ -64,6 +64,7 @@ class Server:
         self._connections: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[None] | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def load(self) -> tuple[int, int, int]:
@@ -77,6 +78,8 @@ class Server:
             InvariantError: a handler found an invariant broken.
         """
         check(self._serving is None, "a_server_serves_once")
+        if self._closed:
+            return
         loop = asyncio.get_running_loop()
         self._broken = loop.create_future()
         self._serving = loop.create_task(self._accept())
@@ -89,6 +92,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop serving: running calls are cancelled, connections closed; the endpoint stays open."""
+        self._closed = True
         if self._serving is not None:
             await self._end()
 

@@ -38,7 +38,9 @@ class Rig:
 
     async def connect(self) -> ConnectionPort:
         """A bare connection, for callers that break the rules."""
-        return await self.client_endpoint.dial(self.server_endpoint.node_id, self.server_endpoint.addresses, ALPN, 5_000)
+        return await self.client_endpoint.dial(
+            self.server_endpoint.node_id, self.server_endpoint.addresses, ALPN, 5_000
+        )
 
     async def raw(self, data: bytes) -> StreamPort:
         """A bare stream on which `data` was sent."""

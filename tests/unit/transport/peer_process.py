@@ -1,0 +1,26 @@
+"""A peer in a process of its own, to be killed: `python peer_process.py SEED_HEX ADDRESS` prints its address and id."""
+
+import asyncio
+import sys
+
+from transport_rig import Number, double, method
+
+from freehold.transport.iroh_endpoint import Endpoint
+from freehold.transport.methods import CallContext
+from freehold.transport.server import Server
+from freehold.transport.wire import ALPN
+
+
+async def _never(context: CallContext, request: Number) -> Number:
+    await asyncio.Event().wait()
+    return request
+
+
+async def _main() -> None:
+    endpoint = await Endpoint.create(bytes.fromhex(sys.argv[1]), [sys.argv[2]], [ALPN])
+    print(endpoint.addresses[0], endpoint.node_id.hex(), flush=True)
+    await Server(endpoint, [method("double", double), method("never", _never, timeout_ms=60_000)]).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

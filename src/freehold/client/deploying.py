@@ -35,6 +35,7 @@ from freehold.protocol.spec import SALT_BYTES, ServiceSpec, seal_spec, spec_hash
 from freehold.runtime.images.importing import ImportedImage
 
 CALL_MS = 10_000
+UPLOAD_MS = 60_000
 CHUNK = 256 * 1024
 POLL_S = 0.3
 RETRY_S = 1.0
@@ -116,11 +117,7 @@ class Deployer:
     async def hand_over(self, deployed: Deployed) -> None:
         """Give every member the boxes and the image; members that do not answer are tried again until the deadline."""
         await asyncio.gather(
-            *(
-                self._hand_over_one(job, member.node)
-                for job in deployed.jobs
-                for member in job.placement.members
-            )
+            *(self._hand_over_one(job, member.node) for job in deployed.jobs for member in job.placement.members)
         )
 
     async def _hand_over_one(self, job: LeaseJob, node: bytes) -> None:
@@ -165,7 +162,59 @@ class Deployer:
             if offset < 0:
                 continue
             request = PutBlob(job.id, bytes.fromhex(digest.removeprefix("sha256:")), size, offset)
-            async with _counted(self._chunks(digest, offset), lambda sent: self._sent(name, done + sent, total)) as body:
-                await peer.upload("blob.put", request, body, Empty, CALL_MS)
+            body = self._chunks(digest, offset, name, done, total)
+            await peer.upload("blob.put", request, body, Empty, UPLOAD_MS)
             done += size - offset
         self._tell(Progress(name, "image handed over", total, total))
+
+    async def _chunks(self, digest: str, offset: int, name: str, done: int, total: int) -> AsyncIterator[bytes]:
+        with self._images.blobs.open(digest) as file:
+            file.seek(offset)
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield chunk
+                done += len(chunk)
+                self._tell(Progress(name, "sending image", done, total))
+
+    async def _await_running(self, deployed: Deployed) -> None:
+        """Wait until every member accepted, every holder runs its container, and every probe port answers."""
+        pending = {job.id: job for job in deployed.jobs}
+        said: dict[bytes, str] = {}
+        deadline = asyncio.get_running_loop().time() + self._session.preset.accept_deadline_ms / 1000
+        while pending:
+            snapshot = await self._session.ledger.read([lease_key(id_) for id_ in pending])
+            for id_, job in list(pending.items()):
+                lease = snapshot.get(lease_key(id_), Lease)
+                if lease is None:
+                    raise RefusedError(f"{job.placement.name}: the ledger no longer holds the lease", code="lease_gone")
+                state = await self._state_of(job, lease)
+                if said.get(id_) != state:
+                    said[id_] = state
+                    self._tell(Progress(job.placement.name, state))
+                if state == "running":
+                    del pending[id_]
+            if pending and asyncio.get_running_loop().time() > deadline:
+                names = ", ".join(f"{job.placement.name} ({said[id_]})" for id_, job in pending.items())
+                raise UnreachableError(
+                    f"not running within the accept deadline: {names}",
+                    code="not_running",
+                    hint="`freehold ps` and `freehold logs SERVICE` tell more; `freehold down` ends it",
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _state_of(self, job: LeaseJob, lease: Lease) -> str:
+        missing = [member for member in lease.members if not member.accepted_ms]
+        if missing:
+            return f"{len(lease.members) - len(missing)} of {len(lease.members)} nodes accepted"
+        try:
+            holder = lease.members[lease.terms[-1].member].node
+            peer = await self._nodes.peer(holder)
+            status = await peer.call("lease.status", LeaseStatusRequest(job.id), LeaseStatus, CALL_MS)
+            if status.phase != "running":
+                return f"{status.phase}{': ' + status.detail if status.detail else ''}"
+            if lease.probe.kind != ProbeKind.NONE:
+                request = OpenProbe(job.id, len(lease.terms))
+                _, stream = await peer.splice("probe.open", request, TunnelOpen, CALL_MS)
+                await stream.reset(0)
+        except FreeholdError as error:
+            return f"started, its port does not answer yet ({error.code})"
+        return "running"

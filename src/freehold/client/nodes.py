@@ -1,4 +1,4 @@
-"""The tenant's side of the p2p network: an endpoint with the wallet's endpoint key, calls to the nodes of its leases."""
+"""The tenant's side of the p2p network: an endpoint with the wallet's endpoint key, calls to nodes by id."""
 
 from types import TracebackType
 from typing import Self
@@ -11,7 +11,7 @@ from freehold.ledger.records import Node
 from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.rpc import Peer, Pool, PoolLimits
 
-ANY_ADDRESS = "0.0.0.0:0"  # noqa: S104 - the tenant only dials; replies come to the port that it dialled from
+ANY_ADDRESS = "0.0.0.0:0"
 
 
 class NodeClient:

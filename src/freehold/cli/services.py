@@ -1,0 +1,135 @@
+"""`freehold ps`, `logs` and `down`: what runs for you."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+from freehold.base.amounts import format_amount
+from freehold.base.errors import InvalidInputError
+from freehold.cli.output import Result, Table, say
+from freehold.client import wallet as wallets
+from freehold.client.home import Home
+from freehold.client.nodes import NodeClient
+from freehold.client.running import (
+    ServiceView,
+    ask_status,
+    close_deployment,
+    find_service,
+    list_services,
+    service_document,
+    stream_logs,
+)
+from freehold.client.session import Session
+from freehold.crypto.strkey import decode_account
+from freehold.protocol.messages import LeaseStatus
+
+
+def ps(*, json: bool = False) -> Result:
+    """List your services: contract (proven), state on the node (the node's word), price, and when they run out."""
+    home = Home.default()
+    wallet = wallets.open_wallet(home, wallets.read_passphrase())
+    height, rows = asyncio.run(_states(home, wallet))
+    table = Table(("SERVICE", "STATE", "HEALTH", "NODE", "TERM", "PRICE/HOUR", "PAID", "RUNS OUT"))
+    for view, status in rows:
+        ends = datetime.fromtimestamp(view.runs_out_ms / 1000, UTC) if view.runs_out_ms else None
+        table.add(
+            view.name,
+            view.status if view.status != "running" else (status.phase if status else "node does not answer"),
+            (status.health if status else "") or "-",
+            view.holder.hex()[:12] or "-",
+            view.term,
+            format_amount(view.lease.price_per_hour),
+            format_amount(view.lease.paid),
+            f"{ends:%Y-%m-%d %H:%M} UTC" if ends else "-",
+        )
+    document = {"height": height, "services": [service_document(view, status) for view, status in rows]}
+    return Result(document, table.text() if rows else "nothing is deployed from this wallet")
+
+
+def logs(service: str, /, *, follow: bool = False, tail: int = 100, f: bool = False, json: bool = False) -> Result:
+    """Print a service's log, as its node has it.
+
+    Parameters
+    ----------
+    service
+        Such as guestbook/web.
+    follow
+        Go on with new lines as they come, until Ctrl-C.
+    tail
+        How many of the last lines to begin with.
+    f
+        Short for --follow.
+    """
+    home = Home.default()
+    wallet = wallets.open_wallet(home, wallets.read_passphrase())
+    follow = follow or f
+    if follow and json:
+        raise InvalidInputError("--follow never ends, so it has no one JSON document", code="bad_usage")
+    lines = asyncio.run(_logs(home, wallet, service, tail, follow=follow, collect=json))
+    return Result({"service": service, "lines": lines})
+
+
+def down(deployment: str, /, *, json: bool = False) -> Result:
+    """End a deployment: its containers and volumes go; what was prepaid and not served comes back.
+
+    Parameters
+    ----------
+    deployment
+        Its name, such as guestbook.
+    """
+    home = Home.default()
+    wallet = wallets.open_wallet(home, wallets.read_passphrase())
+    ended = asyncio.run(_down(home, wallet, deployment))
+    document = {"deployment": deployment, "ended": [view.name for view in ended]}
+    text = (
+        f"ended: {', '.join(view.name for view in ended)}\n"
+        "what was not yet reported stays locked until its windows close; then the rest comes back by itself"
+        if ended
+        else f"{deployment} had ended already; the rest is settled as its windows close"
+    )
+    return Result(document, text)
+
+
+async def _states(home: Home, wallet: wallets.Wallet) -> tuple[int, list[tuple[ServiceView, LeaseStatus | None]]]:
+    session = Session(home, wallet)
+    try:
+        height, views = await list_services(session, decode_account(wallet.address))
+        async with NodeClient(session, wallet) as nodes:
+            statuses = await asyncio.gather(*(ask_status(nodes, view) for view in views))
+        return height, list(zip(views, statuses, strict=True))
+    finally:
+        await session.close()
+
+
+async def _logs(
+    home: Home, wallet: wallets.Wallet, service: str, tail: int, *, follow: bool, collect: bool
+) -> list[str]:
+    session = Session(home, wallet)
+    lines: list[str] = []
+    try:
+        _, views = await list_services(session, wallet.id)
+        view = find_service(views, service)
+        async with NodeClient(session, wallet) as nodes:
+            async for chunk in stream_logs(nodes, view, tail=tail, follow=follow):
+                if collect:
+                    lines.append(chunk.decode(errors="replace").rstrip("\n"))
+                else:
+                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.buffer.flush()
+    finally:
+        await session.close()
+    return lines
+
+
+async def _down(home: Home, wallet: wallets.Wallet, deployment: str) -> list[ServiceView]:
+    session = Session(home, wallet)
+    try:
+        _, views = await list_services(session, wallet.id)
+        mine = [view for view in views if view.deployment == deployment]
+        if not mine:
+            known = ", ".join(sorted({view.deployment for view in views})) or "none"
+            raise InvalidInputError(f"no deployment {deployment!r}; there are: {known}", code="unknown_deployment")
+        say(f"ending {len(mine)} leases of {deployment}")
+        return await close_deployment(session, wallet, mine, "ended by the tenant")
+    finally:
+        await session.close()

@@ -48,6 +48,8 @@ def build_image(folder: Path) -> Path:
         ignore=shutil.ignore_patterns("test", "__pycache__", "config-*", "idlelib", "lib2to3", "ensurepip"),
         symlinks=True,
     )
+    for library in (root / "usr/lib/python3.11/lib-dynload").glob("_ctypes*.so"):
+        _copy_libraries(library, root)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\nextra:x:2000:user\n")
     (root / "data/seed").write_text("from the image\n")
@@ -58,6 +60,11 @@ def build_image(folder: Path) -> Path:
 
 def _copy_program(program: Path, root: Path) -> None:
     real = program.resolve()
+    _copy_libraries(real, root)
+    shutil.copy(real, root / "bin" / program.name)
+
+
+def _copy_libraries(real: Path, root: Path) -> None:
     listing = subprocess.run(["ldd", real], capture_output=True, text=True, check=True).stdout
     for word in listing.split():
         if word.startswith("/"):
@@ -65,4 +72,3 @@ def _copy_program(program: Path, root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 shutil.copy(word, target)
-    shutil.copy(real, root / "bin" / program.name)

@@ -7,7 +7,7 @@ all invariants (unless told otherwise).
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from freehold.base.presets import MINIMAL, Preset
 from freehold.ledger import keys, leases, schedule
 from freehold.ledger.challenges import challenge_draw
 from freehold.ledger.codes import Code
+from freehold.ledger.context import Verify
 from freehold.ledger.draw import draw
 from freehold.ledger.events import Event
 from freehold.ledger.execute import BlockInput, BlockResult, TxResult, beacon_tx, check_tx, execute_block
@@ -56,7 +57,7 @@ CHAIN = "freehold-test"
 GENESIS_MS = 1_700_000_000_000
 FEE = MINIMAL.min_fee
 SMALL = Resources(1000, 1024, 1024)
-OFFER = Offer(5 * TOKEN, TOKEN, TOKEN // 10)
+OFFER = Offer(TOKEN, TOKEN // 2, TOKEN // 10)
 CAPACITY = Resources(8000, 16_384, 100_000)
 PROBE = Probe(1, 8080, "")
 ZERO = bytes(32)
@@ -80,13 +81,21 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     return hashlib.sha512(public + message).digest() == signature
 
 
+class Signer(Protocol):
+    """What a grid needs of a key; real ones have it too."""
+
+    public: bytes
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
 def preset_with(base: Preset = MINIMAL, **changes: int) -> Preset:
     return msgspec.structs.replace(base, **changes)
 
 
-def sign_tx(key: Key, body: Body, nonce: int, **fields: Any) -> bytes:
+def sign_tx(key: Signer, body: Body, nonce: int, **fields: Any) -> bytes:
     """Encode a transaction signed by its sender's key (or by `signers`)."""
-    signers: Iterable[Key] = fields.pop("signers", (key,))
+    signers: Iterable[Signer] = fields.pop("signers", (key,))
     is_free = isinstance(body, FREE_BODIES)
     tx = Tx(
         version=fields.get("version", 1),
@@ -116,19 +125,22 @@ class Grid:
         capacity: Resources = CAPACITY,
         is_checked: bool = True,
         tenants: int = 2,
+        make_key: Callable[[str], Signer] = Key,
+        check_signature: Verify = verify,
     ) -> None:
         self.preset = preset
         self.is_checked = is_checked
-        self.validator = Key("validator")
-        self.faucet = Key("faucet")
-        self.farms = [Key(f"farm-{number}") for number in range(farms)]
-        self.nodes = [Key(f"node-{number}") for number in range(farms * nodes_per_farm)]
-        self.tenants = [Key(f"tenant-{number}") for number in range(tenants)]
+        self.check_signature = check_signature
+        self.validator = make_key("validator")
+        self.faucet = make_key("faucet")
+        self.farms = [make_key(f"farm-{number}") for number in range(farms)]
+        self.nodes = [make_key(f"node-{number}") for number in range(farms * nodes_per_farm)]
+        self.tenants = [make_key(f"tenant-{number}") for number in range(tenants)]
         self.owner = {node.public: self.farms[at // nodes_per_farm].public for at, node in enumerate(self.nodes)}
         self.key = {key.public: key for key in [*self.nodes, *self.farms, *self.tenants, self.faucet]}
         document = app_state_document(
             preset,
-            [GenesisFarm(farm.public, farm.name, "DE", "Berlin") for farm in self.farms],
+            [GenesisFarm(farm.public, f"farm-{at}", "DE", "Berlin") for at, farm in enumerate(self.farms)],
             [
                 GenesisNode(node.public, ZERO, self.owner[node.public], ["192.0.2.1:7000"], capacity, offer)
                 for node in self.nodes
@@ -142,6 +154,7 @@ class Grid:
         self.blocks: list[BlockInput] = []
         self.events: list[Event] = []
         self.down: set[bytes] = set()  # nodes that neither report nor answer
+        self.extra: Callable[[], list[bytes]] = list  # transactions added to every block
         self.served: Callable[[bytes, Lease], bool] = lambda node, lease: True
         if is_checked:
             check_state(self.state)
@@ -153,34 +166,34 @@ class Grid:
         self.now += self.preset.tick_ms if dt is None else dt
         self.height += 1
         beacon = beacon_tx(self.height, self.validator.sign(beacon_signing_bytes(CHAIN, self.height)))
-        block = BlockInput(self.height, self.now, self.validator.public, [beacon, *txs])
-        result = execute_block(self.state, block, verify)
+        block = BlockInput(self.height, self.now, self.validator.public, [beacon, *txs, *self.extra()])
+        result = execute_block(self.state, block, self.check_signature)
         apply_changes(self.state, result)
         self.blocks.append(block)
         if self.is_checked:
             check_state(self.state)
         for outcome in result.results:
             self.events.extend(outcome.events)
-        return result.results[1:]
+        return result.results[1 : 1 + len(txs)]
 
-    def run(self, key: Key, body: Body, *, dt: int = 100, **fields: Any) -> Code:
+    def run(self, key: Signer, body: Body, *, dt: int = 100, **fields: Any) -> Code:
         """Put one transaction in a block of its own."""
         return self.block(self.tx(key, body, **fields), dt=dt)[0].code
 
-    def ok(self, key: Key, body: Body, *, dt: int = 100, **fields: Any) -> bytes:
+    def ok(self, key: Signer, body: Body, *, dt: int = 100, **fields: Any) -> bytes:
         """As `run`, and it must succeed; gives its data."""
         result = self.block(self.tx(key, body, **fields), dt=dt)[0]
         assert result.code == Code.OK, result.code.name
         return result.data
 
-    def tx(self, key: Key, body: Body, *, nonce: int | None = None, **fields: Any) -> bytes:
+    def tx(self, key: Signer, body: Body, *, nonce: int | None = None, **fields: Any) -> bytes:
         if nonce is None:
             nonce = 0 if isinstance(body, FREE_BODIES) else self.nonce(fields.get("sender", key.public))
         fields.setdefault("valid_until", self.height + 100)
         return sign_tx(key, body, nonce, **fields)
 
     def check(self, data: bytes) -> Code:
-        return check_tx(self.state, data, self.height + 1, verify).code
+        return check_tx(self.state, data, self.height + 1, self.check_signature).code
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -299,7 +312,7 @@ class Grid:
 
     def deploy(
         self,
-        tenant: Key,
+        tenant: Signer,
         members: list[list[int]],
         *,
         accept: bool = True,
@@ -337,7 +350,7 @@ class Grid:
         }
         return LeaseOrder(**(values | fields))
 
-    def claim(self, lease: bytes, first: int, last: int, *, by: Key | None = None) -> Code:
+    def claim(self, lease: bytes, first: int, last: int, *, by: Signer | None = None) -> Code:
         return self.run(by or self.faucet, Claim(lease, first, last))
 
     def claim_all(self, lease: bytes) -> None:
@@ -367,7 +380,7 @@ class Grid:
             owner_of=lambda node: self.node(node).farm,
         )
 
-    def node_of_slot(self, slot: int) -> Key:
+    def node_of_slot(self, slot: int) -> Signer:
         row = self.slot(slot)
         assert row is not None
         return self.key[row.node]

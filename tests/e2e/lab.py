@@ -126,9 +126,9 @@ class Lab:
 class Node:
     """One runtime in a lab, with shortcuts for tests."""
 
-    def __init__(self, lab: Lab, image: Path, name: str = "node") -> None:
+    def __init__(self, lab: Lab, image: Path, name: str = "node", home: Path | None = None) -> None:
         self.lab, self.image, self.name = lab, image, name
-        self.home = lab.folder / f"{name}-{next(_numbers)}"
+        self.home = home or lab.folder / f"{name}-{next(_numbers)}"
         self.places = Places(self.home, name)
         self.runtime = lab.run(self._open)
 

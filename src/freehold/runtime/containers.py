@@ -20,6 +20,8 @@ from freehold.runtime.logs import LogLine, follow_log, read_log
 from freehold.runtime.records import Container, Exit, ExitReason, Record, Status
 from freehold.runtime.spec import ContainerSpec, validate_spec
 
+_WATCH_SECONDS = 1.0
+
 # Named here because the class has a method `list`.
 Containers = list[Container]
 Names = list[str]
@@ -176,11 +178,14 @@ class ContainerRuntime:
         return await asyncio.to_thread(cgroups.usage, self._core.record(container).cgroup)
 
     async def watch(self) -> AsyncIterator[int]:
-        """Keep the watchdog alive: yields its pid whenever one was started; runs until closed."""
+        """Keep a watchdog alive and awake: yields its pid whenever that is another; runs until closed."""
+        known = 0
         while True:
             pid = await asyncio.to_thread(self.watchdog.ensure)
-            yield pid
-            await _process_gone(pid, None)
+            if pid != known:
+                known = pid
+                yield pid
+            await _process_gone(pid, _WATCH_SECONDS)
 
     async def cleanup(self, keep: set[str] | None = None) -> Names:
         """Remove what no container in `keep` owns: all leftovers of this node; `keep=None` keeps complete containers.

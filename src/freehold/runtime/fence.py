@@ -18,7 +18,7 @@ from freehold.runtime.watchdog import boottime_ms
 
 _FLOCK: Final = "@hhqqi4x"  # struct flock of fcntl(2) on 64-bit Linux
 _START_TIMEOUT: Final = 20.0
-_SILENT_SECONDS: Final = 5.0
+_SILENT_SECONDS: Final = 3.0
 
 
 class Fence:

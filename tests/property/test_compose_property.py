@@ -25,12 +25,13 @@ from freehold.ledger.transactions import Offer, Place, Resources
 
 patient = settings(deadline=None)  # the first example loads and compiles the schema
 
-ENVIRONMENT = {"A": "a", "EMPTY": "", "ODD": "\udcff", "NUL": "\0", "LONG": "x" * 9_000}
+ENVIRONMENT = {"A": "a", "EMPTY": "", "ODD": "\udcff", "HALF": "\ud800", "NUL": "\0", "LONG": "x" * 9_000}
 KNOWN_KEYS = sorted(
     {key for table in vars(keys).values() if isinstance(table, keys.KeyTable) for key in table.known}
     | {"x-freehold", "<<", "web", "db", "default", "x-other"}
 )
 TOKENS = st.sampled_from([
+    "HALF", "ODD",
     "$A", "${A:-b}", "${", "$$", "$ODD", "$NUL", "$LONG", "80:80", "1g", "10s", "a:/b", "web", "db", "yes", "22:22",
     "../x", "0", "-1", "1.5", "service_healthy", "service_started", "always", "CMD", "NONE", "tcp", "/a", "/a/..",
     "~", "null", "é", "\t", "'", '"', "&a", "*a", "store", "empty",

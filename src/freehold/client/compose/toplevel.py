@@ -24,7 +24,7 @@ T = TypeVar("T")
 def read_named(place: Cursor | None, read: Callable[[Cursor], T | None], noun: str) -> dict[str, T]:
     """Read a top-level mapping of named things, each by `read`."""
     found: dict[str, T] = {}
-    if place is None or place.value is None:
+    if place is None:
         return found
     entries = place.entries(f"a mapping of {noun}s")
     if len(entries) > MAX_RESOURCES:
@@ -97,7 +97,11 @@ def _secret_data(source: Cursor, variables: Mapping[str, str], read_file: ReadFi
     if value is None:
         source.report("variable_required", f"the variable {quote(text)} is not set", "set it, or put it in .env")
         return None
-    return value.encode(errors="surrogateescape")
+    try:
+        return value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        source.report("bad_characters", f"the variable {quote(text)} is not text")
+        return None
 
 
 def read_file_settings(place: Cursor | None) -> tuple[int | None, tuple[tuple[str, str], ...]]:

@@ -3,8 +3,10 @@
 import time
 
 import pytest
+import yaml
 
 from freehold.base.limits import MAX_COMPOSE_BYTES
+from freehold.client.compose import loading
 from freehold.client.compose.checking import check_compose
 
 
@@ -78,6 +80,23 @@ def test_hostile_file_is_refused_quickly(name: str) -> None:
     assert not result.ok
     assert len(result.problems) <= 152
     assert code in {problem.code for problem in result.problems}
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "deeper flow"])
+def test_bounds_hold_without_libyaml_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_Loader", yaml.SafeLoader)
+    text, code = HOSTILE[name]
+    begun = time.process_time()
+    result = check_compose(text, environment={"A": "x" * 10_000})
+    assert time.process_time() - begun < 6
+    assert code in {problem.code for problem in result.problems}
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xd8\x00", b"services: {a: {image: a, secrets: [s]}}\nsecrets: {s: {environment: A}}"]
+)
+def test_no_encoding_trouble_raises(data: bytes) -> None:
+    assert not check_compose(data, environment={"A": "\ud800"}).ok
 
 
 def test_a_megabyte_of_environment_does_not_enter_a_spec() -> None:

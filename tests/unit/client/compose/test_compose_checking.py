@@ -151,6 +151,24 @@ def test_defaults() -> None:
     assert service("healthcheck: {test: [NONE]}").healthcheck == Healthcheck(())
 
 
+def test_probe_forms() -> None:
+    assert service("x-freehold: {probe: {tcp: 80}}").probe == Probe("tcp", 80)
+    assert service("x-freehold: {probe: {tcp: {port: 80}}}").probe == Probe("tcp", 80)
+    assert service("x-freehold: {probe: {http: /a, port: 80}}").probe == Probe("http", 80, "/a")
+    assert service("x-freehold: {probe: {http: {port: 80}}}").probe == Probe("http", 80, "/")
+
+
+def test_tags_of_the_core_schema() -> None:
+    web = service("environment: {A: !!str 1.10, B: !!int '7', C: !!float 2, D: !!bool 'true', E: !!null ''}", E="e")
+    assert web.environment == {"A": "1.10", "B": "7", "C": "2", "D": "true", "E": "e"}
+
+
+def test_wishes_as_text() -> None:
+    result = check_compose("services: {a: {image: a}}\nx-freehold: {prefer: 'country=nl,farm=a'}")
+    assert result.model is not None
+    assert result.model.prefer == (("country", "NL"), ("farm", "a"))
+
+
 def test_failover_empty_allows_standbys_with_volumes() -> None:
     text = "services: {a: {image: a, volumes: ['v:/v'], x-freehold: {failover: empty}}}\nvolumes: {v: }\n"
     result = check_compose(text)

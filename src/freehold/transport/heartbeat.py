@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from freehold.base.errors import FreeholdError
 from freehold.transport.pool import Pool
 
+MIN_PING_MS = 500  # a dial on a busy machine needs some time, also when the moment of suspicion is near
 OnChange = Callable[[bytes, bool], None]
 
 
@@ -96,7 +97,7 @@ class Heartbeat:
 
     async def _ping(self, node_id: bytes, health: PeerHealth, now: float) -> bool:
         until_suspect_s = health.last_seen_s + self._suspect_s - now
-        timeout_ms = int(max(until_suspect_s, min(self._interval_s, self._suspect_s / 3)) * 1000)
+        timeout_ms = max(int(max(until_suspect_s, self._interval_s) * 1000), MIN_PING_MS)
         try:
             link = await self._pool.link(node_id, health.addresses, timeout_ms)
             health.round_trip_ms = await link.ping(timeout_ms)

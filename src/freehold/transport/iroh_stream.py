@@ -19,7 +19,7 @@ from freehold.transport.iroh_faults import stream_error
 
 MIN_READ_BYTES = 16 * KIB  # asked of the binding at a time, by a stream that carries little
 MAX_READ_BYTES = 256 * KIB  # and by one that carries much; also the most that is buffered beyond what was asked for
-WRITE_BYTES = 256 * KIB  # handed to the binding at a time
+WRITE_BYTES = 320 * KIB  # handed to the binding at a time; a whole chunk with its length
 MAX_EXACT_BYTES = 64 * 1024 * KIB
 
 

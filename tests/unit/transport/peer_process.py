@@ -2,11 +2,12 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 
 from transport_rig import Number, double, method
 
 from freehold.transport.iroh_endpoint import Endpoint
-from freehold.transport.methods import CallContext
+from freehold.transport.methods import CallContext, Kind
 from freehold.transport.server import Server
 from freehold.transport.wire import ALPN
 
@@ -16,10 +17,24 @@ async def _never(context: CallContext, request: Number) -> Number:
     return request
 
 
+async def _zeros(context: CallContext, request: Number) -> Number:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(request.value >> 16):
+            yield bytes(1 << 16)
+
+    context.download(chunks())
+    return request
+
+
 async def _main() -> None:
     endpoint = await Endpoint.create(bytes.fromhex(sys.argv[1]), [sys.argv[2]], [ALPN])
     print(endpoint.addresses[0], endpoint.node_id.hex(), flush=True)
-    await Server(endpoint, [method("double", double), method("never", _never, timeout_ms=60_000)]).serve()
+    methods = [
+        method("double", double),
+        method("never", _never, timeout_ms=60_000),
+        method("zeros", _zeros, Kind.DOWNLOAD),
+    ]
+    await Server(endpoint, methods).serve()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import time
@@ -256,3 +257,31 @@ def test_watching_twice_learns_the_new_addresses() -> None:
 
 def test_the_protocol_name_is_a_face() -> None:
     assert ALPN == "freehold/rpc/1"
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
+def test_a_body_cut_off_by_a_kill_is_never_taken_for_a_whole_one(process: Process, kills: int) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+
+    async def scenario() -> None:
+        client = await Endpoint.create(os.urandom(32), LOOPBACK, [])
+        pool = Pool(client, PoolLimits(probe_ms=100, suspect_ms=300))
+        peer = Peer(pool, process.node_id, [process.address])
+        for _ in range(kills):
+            point = chance.randrange(1, 32 << 20)
+            received = 0
+            with pytest.raises(UnreachableError):
+                async with await peer.download("zeros", Number(64 << 20), Number, 5_000) as download:
+                    async for chunk in download:
+                        received += len(chunk)
+                        if received >= point and process.process.poll() is None:
+                            process.kill()
+            assert point <= received < 64 << 20, "it was in flight"
+            await asyncio.to_thread(process.start)
+            assert await peer.call("double", Number(1), Number, 5_000) == Number(2)
+        await pool.close()
+        await client.close()
+
+    asyncio.run(scenario())

@@ -90,5 +90,5 @@ async def rig(
 async def until(condition: Any, timeout_s: float = 5.0) -> None:
     """Wait until a condition of the other side holds; it has no event of its own to wait for."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

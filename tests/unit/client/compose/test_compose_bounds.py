@@ -82,7 +82,7 @@ def test_hostile_file_is_refused_quickly(name: str) -> None:
     assert code in {problem.code for problem in result.problems}
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "deeper flow"])
+@pytest.mark.parametrize("name", ["alias bomb", "merge chain", "deep block", "deep aliases", "wide merges"])
 def test_bounds_hold_without_libyaml_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_Loader", yaml.SafeLoader)
     text, code = HOSTILE[name]

@@ -255,6 +255,9 @@ class Actions:
                     container.id, list(check.test), timeout=check.timeout_ms / 1000
                 )
                 passed = result.code == 0
+                if not passed:
+                    said = result.output[:200].decode(errors="replace")
+                    log.info("health_test_failed", lease=self._lease_id.hex()[:16], code=result.code, output=said)
             except FreeholdError as error:
                 log.info("health_test_failed", lease=self._lease_id.hex()[:16], error=error.message)
                 passed = False

@@ -14,7 +14,7 @@ import structlog
 from freehold.agent.access import holder_of
 from freehold.agent.chain import ChainView
 from freehold.agent.peers import Peers
-from freehold.base.errors import FreeholdError, UnreachableError
+from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
 from freehold.protocol.messages import OpenTunnel, TunnelOpen
 from freehold.protocol.spec import PeerSpec
 from freehold.runtime.containers import ContainerRuntime
@@ -142,8 +142,11 @@ async def connect_container(
     Raises:
         UnreachableError: it has no address, or nothing listens there.
     """
-    address = runtime.networks.address_of(lease_id.hex())
-    if address is None:
+    try:
+        address = (await runtime.state(lease_id.hex())).address
+    except InvalidInputError:
+        address = ""
+    if not address:
         raise UnreachableError("the service does not run here", code="not_running")
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_MS / 1000):

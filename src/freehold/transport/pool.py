@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.base.codec import decode, encode
 from freehold.base.errors import CodecError, FreeholdError, LocalProtocolError, RemoteProtocolError
-from freehold.transport.errors import ConnectionLostError, RemoteAnswer
+from freehold.transport.errors import ConnectionLostError, RemoteAnswer, TimedOutError, timed_out
 from freehold.transport.ports import ConnectionPort, EndpointPort, StreamPort
 from freehold.transport.server import CLOSE_BYE, PING, Ping, Pong
 from freehold.transport.wire import ALPN, read_response, request_bytes
@@ -25,9 +25,14 @@ _PATIENCE_S = 0.1
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Values of one pool; `suspect_ms` is the preset's."""
+    """Values of one pool; `suspect_ms` is the preset's.
+
+    A dial that is not answered is given up after `dial_ms` and made anew: the retries of QUIC itself come ever later,
+    and a peer that has just come back would wait for the next one.
+    """
 
     links: int = 256
+    dial_ms: int = 2_000
     probe_ms: int = 500
     suspect_ms: int = 3_000
 
@@ -183,8 +188,18 @@ class Pool:
         """Return the open link to a peer, dialling when there is none; callers at the same time share one dial.
 
         Raises:
-            WrongKeyError, TimedOutError, UnreachableError: see `EndpointPort.dial`.
+            TimedOutError: nobody answered within the caller's `timeout_ms`.
+            WrongKeyError, UnreachableError: see `EndpointPort.dial`.
         """
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while True:
+                    with contextlib.suppress(TimedOutError):
+                        return await self._shared_link(node_id, addresses)
+        except TimeoutError:
+            raise timed_out(f"connecting to {node_id.hex()[:16]}..", timeout_ms) from None
+
+    async def _shared_link(self, node_id: bytes, addresses: Sequence[str]) -> Link:
         if self._closed:
             raise LocalProtocolError("the pool is closed", code="pool_closed")
         link = self.existing(node_id)
@@ -193,7 +208,7 @@ class Pool:
             return link
         dial = self._dials.get(node_id)
         if dial is None:
-            dial = asyncio.create_task(self._dial(node_id, list(addresses), timeout_ms))
+            dial = asyncio.create_task(self._dial(node_id, list(addresses)))
             self._dials[node_id] = dial
             dial.add_done_callback(lambda task: self._dialled(node_id, task))
         return await asyncio.shield(dial)
@@ -215,8 +230,8 @@ class Pool:
         while self._links:
             await self._links.popitem()[1].end()
 
-    async def _dial(self, node_id: bytes, addresses: list[str], timeout_ms: int) -> Link:
-        connection = await self._endpoint.dial(node_id, addresses, ALPN, timeout_ms)
+    async def _dial(self, node_id: bytes, addresses: list[str]) -> Link:
+        connection = await self._endpoint.dial(node_id, addresses, ALPN, self.limits.dial_ms)
         link = Link(connection, self.limits)
         self._make_room()
         self._links[node_id] = link

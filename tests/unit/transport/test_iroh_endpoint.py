@@ -55,6 +55,51 @@ def test_a_machine_without_loopback_is_told_and_one_without_ipv6_is_not_bothered
     assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
 
 
+class Incoming:
+    """A handshake that somebody began; `accept` never ends."""
+
+    def __init__(self, validated: bool) -> None:
+        self.validated = validated
+        self.seen: list[str] = []
+
+    async def remote_addr_validated(self) -> bool:
+        return self.validated
+
+    async def ignore(self) -> None:
+        self.seen.append("ignore")
+
+    async def retry(self) -> None:
+        self.seen.append("retry")
+
+    async def accept(self) -> None:
+        self.seen.append("accept")
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("others", "validated", "outcome"),
+    [
+        (0, False, "accept"),
+        (iroh_endpoint.RETRY_ABOVE_HANDSHAKES, False, "retry"),
+        (iroh_endpoint.RETRY_ABOVE_HANDSHAKES, True, "accept"),
+        (iroh_endpoint.MAX_HANDSHAKES, True, "ignore"),
+    ],
+)
+def test_many_handshakes_at_a_time_must_prove_their_address_and_then_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, others: int, validated: bool, outcome: str
+) -> None:
+    monkeypatch.setattr(iroh_endpoint, "HANDSHAKE_TIMEOUT_MS", 20)
+    incoming = Incoming(validated)
+
+    async def scenario() -> None:
+        endpoint = await Endpoint.create(os.urandom(32), ["127.0.0.1:0"], ["a"])
+        await endpoint._handshake(incoming, others)  # type: ignore[arg-type]
+        await endpoint.close()
+
+    asyncio.run(scenario())
+    assert incoming.seen == [outcome]
+
+
 def test_more_endpoints_need_no_more_threads() -> None:
     async def scenario() -> None:
         first = await Endpoint.create(os.urandom(32), ["127.0.0.1:0"], ["a"])

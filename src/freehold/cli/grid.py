@@ -9,6 +9,7 @@ from freehold.base.errors import InvalidInputError
 from freehold.cli.output import Result, Table, say
 from freehold.client.home import Home, Settings
 from freehold.grid import lifecycle
+from freehold.grid.layout import GridLayout
 
 app = App(name="grid", help="Start and stop a grid on this machine: a ledger, farms, nodes in namespaces of their own.")
 
@@ -67,6 +68,37 @@ def down(*, home: HomeOption = None, json: bool = False) -> Result:
 
 
 @app.command
+def kill(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
+    """Kill a node of the local grid as a power cut would: SIGKILL to its agent and every process of its containers.
+
+    Parameters
+    ----------
+    node
+        Its name, such as ghent-1, or the first digits of its id.
+    home
+        The grid's folder.
+    """
+    killed = lifecycle.kill_node(_require(home), node, say)
+    return Result({"killed": killed.name}, f"{killed.name} is dead; `freehold grid start {killed.name}` brings it back")
+
+
+@app.command
+def start(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
+    """Start the agent of a node again.
+
+    Parameters
+    ----------
+    node
+        Its name, such as ghent-1, or the first digits of its id.
+    home
+        The grid's folder.
+    """
+    found = lifecycle.find_node(_require(home), node)
+    pid = lifecycle.start_node(found)
+    return Result({"started": found.name, "pid": pid}, f"{found.name} runs again (pid {pid})")
+
+
+@app.command
 def status(*, home: HomeOption = None, json: bool = False) -> Result:
     """Show what runs of the local grid.
 
@@ -75,11 +107,15 @@ def status(*, home: HomeOption = None, json: bool = False) -> Result:
     home
         The grid's folder.
     """
+    document = lifecycle.status(_require(home))
+    return Result(document, _text(document))
+
+
+def _require(home: Path | None) -> GridLayout:
     layout = lifecycle.load_layout(_folder(home))
     if layout is None:
         raise InvalidInputError("there is no grid here", code="no_grid", hint="start one with `freehold grid up`")
-    document = lifecycle.status(layout)
-    return Result(document, _text(document))
+    return layout
 
 
 def _folder(home: Path | None) -> Path:

@@ -129,27 +129,74 @@ def down(folder: Path, *, say: Say) -> bool:
     return True
 
 
+def kill_node(layout: GridLayout, name: str, say: Say) -> NodeLayout:
+    """Kill a node with SIGKILL: its agent and every process of its containers. Its disk stays.
+
+    Raises:
+        InvalidInputError: no such node.
+    """
+    node = find_node(layout, name)
+    say(f"grid: killing the agent of {node.name}")
+    stop_daemons([node.home], kill=True)
+    say(f"grid: killing the containers of {node.name}")
+    _in_namespace(node, "kill_here")
+    return node
+
+
+def find_node(layout: GridLayout, name: str) -> NodeLayout:
+    """A node by its name, or by the first digits of its id.
+
+    Raises:
+        InvalidInputError: no such node.
+    """
+    found = [node for node in layout.nodes if node.name == name or (name and _node_id(node.home).startswith(name))]
+    if len(found) != 1:
+        names = ", ".join(node.name for node in layout.nodes)
+        raise InvalidInputError(f"no node {name!r} here; there are: {names}", code="unknown_node")
+    return found[0]
+
+
+def kill_here(home: Path) -> None:
+    """In the node's namespace: kill every container of a node."""
+
+    async def kill() -> None:
+        runtime = _runtime_of(home)
+        for container in await runtime.list():
+            await runtime.kill(container.id)
+
+    if (home / "data" / "runtime").exists():
+        asyncio.run(kill())
+
+
+def _runtime_of(home: Path) -> ContainerRuntime:
+    key, _ = create_keys(home)
+    return ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16])
+
+
 def destroy_runtime(node: NodeLayout) -> None:
-    """Remove a node's containers, mounts and rules from the host, in its namespace, as `freehold node reset` would."""
-    if not (node.home / "node.key").exists():
-        return
+    """Remove a node's containers, mounts and rules from the host."""
+    if (node.home / "node.key").exists():
+        _in_namespace(node, "destroy_here")
+
+
+def _in_namespace(node: NodeLayout, function: str) -> None:
+    """Run a function of this module on a node's home, in the node's network namespace."""
     code = (
-        "import sys; from pathlib import Path; from freehold.grid.lifecycle import destroy_here;"
-        "destroy_here(Path(sys.argv[1]))"
+        f"import sys; from pathlib import Path; from freehold.grid.lifecycle import {function};"
+        f"{function}(Path(sys.argv[1]))"
     )
     enter = ["nsenter", f"--net={namespace_path(node)}", "--"] if namespace_path(node).exists() else []
     done = subprocess.run(
         [*enter, sys.executable, "-c", code, str(node.home)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise FreeholdError(f"cannot remove the containers of {node.name}: {done.stderr[-400:]}", code="leftovers")
+        raise FreeholdError(f"{function} failed for {node.name}: {done.stderr[-400:]}", code="runtime_failed")
 
 
 def destroy_here(home: Path) -> None:
     """In the node's namespace: remove everything of its runtime."""
-    key, _ = create_keys(home)
     if (home / "data" / "runtime").exists():
-        asyncio.run(ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16]).destroy())
+        asyncio.run(_runtime_of(home).destroy())
 
 
 def status(layout: GridLayout) -> dict[str, Any]:

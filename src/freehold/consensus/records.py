@@ -9,14 +9,13 @@ Integers of an undo record are in the machine's own order, as all of LMDB's file
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from freehold.base.errors import check
-from freehold.consensus.tree import Leaf, Node
+from freehold.consensus.tree import HASH_BYTES, Leaf, Node
 from freehold.crypto.smt import PATH_BYTES, hash_leaf, hash_value
 
-HASH_BYTES: Final = 32
 MAX_STATE_KEY_BYTES: Final = 256
 MAX_STATE_VALUE_BYTES: Final = 1 << 20
 _HEAD = HASH_BYTES + 2
@@ -31,8 +30,8 @@ def encode_leaf(path: bytes, key: bytes, value: bytes) -> Leaf:
         key: 1 to 256 bytes.
         value: 1 byte to 1 MiB; ICS-23 proves nothing about an empty one.
     """
-    check(0 < len(key) <= MAX_STATE_KEY_BYTES, "state_key_length", length=len(key))
-    check(0 < len(value) <= MAX_STATE_VALUE_BYTES, "state_value_length", length=len(value))
+    in_bounds = 0 < len(key) <= MAX_STATE_KEY_BYTES and 0 < len(value) <= MAX_STATE_VALUE_BYTES
+    check(in_bounds, "state_key_and_value_lengths")
     leaf_hash = hash_leaf(path, hash_value(value))
     return Leaf(path, leaf_hash, b"".join((leaf_hash, len(key).to_bytes(2, "big"), key, value)))
 
@@ -52,15 +51,15 @@ def record_value(record: bytes | memoryview) -> bytes:
     return bytes(record[_HEAD + int.from_bytes(record[HASH_BYTES:_HEAD], "big") :])
 
 
-def encode_undo(nodes: Mapping[int, Node], leaves: Sequence[tuple[bytes, bytes]]) -> bytes:
+def encode_undo(indices: Sequence[int], kinds: bytes, hashes: bytes, leaves: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Build the undo record of one height.
 
     Args:
-        nodes: the nodes before that height, by heap index, of all that it changed.
+        indices: heap indices of all nodes that it changed, ascending.
+        kinds: theirs before that height.
+        hashes: theirs before that height, joined.
         leaves: path and record before that height (empty when there was none) of all that it changed, sorted.
     """
-    indices = sorted(nodes)
-    old = [nodes[index] for index in indices]
     offsets = array("I", [0])
     end = 0
     for _, record in leaves:
@@ -70,8 +69,8 @@ def encode_undo(nodes: Mapping[int, Node], leaves: Sequence[tuple[bytes, bytes]]
         (
             array("I", (_UNDO_FORMAT, len(indices), len(leaves))).tobytes(),
             array("I", indices).tobytes(),
-            bytes([kind for kind, _ in old]),
-            *[node_hash for _, node_hash in old],
+            kinds,
+            hashes,
             *[path for path, _ in leaves],
             offsets.tobytes(),
             *[record for _, record in leaves],

@@ -9,14 +9,13 @@ One thread stages and commits; any thread reads. Spec: docs/spec/state-tree.md.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from freehold.base.codec import Record, decode, encode
 from freehold.base.errors import InvalidInputError, check
 from freehold.consensus.errors import HeightUnavailableError, StorageDamagedError
 from freehold.consensus.proofs import prove
 from freehold.consensus.records import (
-    HASH_BYTES,
     MAX_STATE_KEY_BYTES,
     Undo,
     encode_leaf,
@@ -26,12 +25,14 @@ from freehold.consensus.records import (
     record_value,
 )
 from freehold.consensus.storage import MAX_MAP_BYTES, Storage
-from freehold.consensus.tree import Leaf, Node, UpperTree, bucket_bounds, path_prefix, subtree
+from freehold.consensus.tree import HASH_BYTES, Leaf, Node, UpperTree, bucket_bounds, path_prefix, subtree
 from freehold.crypto.smt import PATH_BYTES, hash_path
 
 FORMAT: Final = 1
-DEFAULT_SPLIT: Final = 16
+DEFAULT_SPLIT: Final = 18
 MAX_META_BYTES: Final = 1 << 20
+MAX_CACHED: Final = 32_768  # values read lately: a block reads again what checking its transactions read
+_UNREAD: Final = b"unread"
 _HEAD_KEY: Final = b"head"
 _LAST_PATH: Final = b"\xff" * PATH_BYTES
 
@@ -46,25 +47,20 @@ class Head(Record):
     meta: bytes
 
 
-class Staged:
+class Staged(NamedTuple):
     """A computed version that is not written yet.
 
     Attributes:
         head: what `commit` will make the head.
         leaves: path and new record (None: delete) of every changed leaf, sorted by path.
-        nodes: new nodes of the upper tree, by heap index.
         undo: the undo record.
+        changes: as they were given.
     """
 
-    __slots__ = ("head", "leaves", "nodes", "undo")
-
-    def __init__(
-        self, head: Head, leaves: list[tuple[bytes, bytes | None]], nodes: dict[int, Node], undo: bytes
-    ) -> None:
-        self.head = head
-        self.leaves = leaves
-        self.nodes = nodes
-        self.undo = undo
+    head: Head
+    leaves: list[tuple[bytes, bytes | None]]
+    undo: bytes
+    changes: Mapping[bytes, bytes | None]
 
 
 class StateStore:
@@ -79,6 +75,7 @@ class StateStore:
         self._head = head
         self._tree = UpperTree(head.split)
         self._staged: Staged | None = None
+        self._cache: dict[bytes, bytes | None] = {}
         self.keep_heights = keep_heights
 
     @classmethod
@@ -161,10 +158,18 @@ class StateStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Read a value of the newest version."""
+        value = self._cache.get(key, _UNREAD)
+        if value is not _UNREAD:
+            return value
         path = hash_path(key)
         with self._storage.lock:
             record = self._storage.get("leaves", path)
-            return None if record is None else record_value(record)
+            value = None if record is None else record_value(record)
+            # filled under the lock, under which `commit` changes it: never older than what readers see
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[key] = value
+        return value
 
     def get_at(self, key: bytes, height: int) -> bytes | None:
         """Read a value as it was after a height.
@@ -234,11 +239,11 @@ class StateStore:
                     else:
                         present[path] = leaf.hash
                 buckets[prefix] = subtree(sorted(present.items()), self._head.split)
-        nodes = self._tree.stage(buckets)
-        undo = encode_undo(self._tree.nodes(nodes), before)
-        root = nodes[1][1] if 1 in nodes else self._tree.root
-        self._staged = Staged(Head(FORMAT, self._head.split, height, root, meta), leaves, nodes, undo)
-        return root
+        changed = self._tree.stage(buckets)
+        undo = encode_undo(changed, *self._tree.encode_nodes(changed), before)
+        head = Head(FORMAT, self._head.split, height, self._tree.staged_root, meta)
+        self._staged = Staged(head, leaves, undo, changes)
+        return head.root
 
     def commit(self) -> bytes:
         """Make the staged version durable and the newest.
@@ -269,7 +274,10 @@ class StateStore:
             txn.put(_HEAD_KEY, encode(staged.head), db=databases["head"])
 
         def after() -> None:
-            self._tree.apply(staged.nodes)
+            self._tree.apply()
+            # what was read before is kept only as it is now
+            for key in staged.changes.keys() & self._cache.keys():
+                self._cache[key] = staged.changes[key]
             self._head = staged.head
             self._staged = None
 

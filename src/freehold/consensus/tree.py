@@ -9,10 +9,11 @@ Nothing here reads or writes: leaves come in as sorted lists. Spec: docs/spec/st
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
 from freehold.base.errors import check
-from freehold.crypto.smt import EMPTY, MAX_DEPTH, PATH_BYTES, hash_inner
+from freehold.crypto.smt import EMPTY, INNER_PREFIX, MAX_DEPTH, PATH_BYTES, hash_inner
 
 EMPTY_KIND: Final = 0
 LEAF_KIND: Final = 1
@@ -21,6 +22,10 @@ INNER_KIND: Final = 2
 Node = tuple[int, bytes]
 EMPTY_NODE: Final[Node] = (EMPTY_KIND, EMPTY)
 MAX_SPLIT: Final = 24
+HASH_BYTES: Final = 32
+PAIR_BYTES: Final = 2 * HASH_BYTES
+_LOWEST: Final = bytes(PATH_BYTES - 3)
+_HIGHEST: Final = b"\xff" * (PATH_BYTES - 3)
 
 
 class Leaf(NamedTuple):
@@ -94,90 +99,116 @@ def _first_right(leaves: Sequence[tuple[bytes, ...]], depth: int) -> int:
 
 
 class UpperTree:
-    """The nodes above the buckets, in memory.
+    """The nodes above the buckets, in memory: flat arrays, so that a pair of children is one slice.
+
+    There are two copies: readers see one while the next version is computed in the other, and `apply` swaps them.
 
     Attributes:
-        split: depth at which buckets hang, 1 <= split <= 24; `2^(split+1)` nodes are held.
+        split: depth at which buckets hang, 1 <= split <= 24; `2^(split+1)` nodes of 33 bytes are held, twice.
     """
 
-    __slots__ = ("_nodes", "split")
+    __slots__ = ("_changed", "_hashes", "_kinds", "_next_hashes", "_next_kinds", "split")
 
     def __init__(self, split: int) -> None:
         check(1 <= split <= MAX_SPLIT, "tree_split_in_range", split=split)
         self.split = split
-        self._nodes: list[Node] = [EMPTY_NODE] * (2 << split)
+        self._hashes, self._next_hashes = bytearray(HASH_BYTES * (2 << split)), bytearray(HASH_BYTES * (2 << split))
+        self._kinds, self._next_kinds = bytearray(2 << split), bytearray(2 << split)
+        self._changed: list[int] | None = []  # where the copies differ; None: not known
 
     @property
     def root(self) -> bytes:
         """The root hash, 32 bytes; `EMPTY` for the empty map."""
-        return self._nodes[1][1]
+        return bytes(self._hashes[HASH_BYTES : 2 * HASH_BYTES])
+
+    @property
+    def staged_root(self) -> bytes:
+        """The root hash that the last `stage` led to."""
+        return bytes(self._next_hashes[HASH_BYTES : 2 * HASH_BYTES])
 
     def node(self, index: int) -> Node:
         """The node at a heap index."""
-        return self._nodes[index]
-
-    def nodes(self, indices: Iterable[int]) -> dict[int, Node]:
-        """The nodes at some heap indices."""
-        nodes = self._nodes
-        return {index: nodes[index] for index in indices}
+        return self._kinds[index], bytes(self._hashes[HASH_BYTES * index : HASH_BYTES * index + HASH_BYTES])
 
     def rebuild(self, leaves: Iterable[tuple[bytes, bytes]]) -> None:
-        """Fill the tree from all leaves, sorted by path."""
-        nodes: list[Node] = [EMPTY_NODE] * (2 << self.split)
-        first = 1 << self.split
+        """Fill the empty tree from all leaves, sorted by path."""
+        buckets: dict[int, Node] = {}
         pending: list[tuple[bytes, bytes]] = []
         current = -1
         for leaf in leaves:
             prefix = path_prefix(leaf[0], self.split)
             if prefix != current:
                 if pending:
-                    nodes[first + current] = subtree(pending, self.split)
+                    buckets[current] = subtree(pending, self.split)
                 pending, current = [], prefix
             pending.append(leaf)
         if pending:
-            nodes[first + current] = subtree(pending, self.split)
-        for index in range(first - 1, 0, -1):
-            nodes[index] = join(nodes[2 * index], nodes[2 * index + 1])
-        self._nodes = nodes
+            buckets[current] = subtree(pending, self.split)
+        self.stage(buckets)
+        self.apply()
 
-    def stage(self, buckets: Mapping[int, Node]) -> dict[int, Node]:
-        """Compute all nodes that change when buckets do, without changing the tree.
+    def stage(self, buckets: Mapping[int, Node]) -> list[int]:
+        """Compute the tree that changed buckets lead to, without changing this one; forgets what was staged before.
 
         Args:
             buckets: the new node of each touched bucket, by prefix.
 
         Returns:
-            The new nodes by heap index; each touched node was hashed once.
+            Heap indices of all nodes that may differ, ascending.
         """
-        nodes, first = self._nodes, 1 << self.split
-        staged = {first + prefix: node for prefix, node in buckets.items() if node != nodes[first + prefix]}
-        level = sorted(staged)
-        touched = staged.get
+        self._renew_copy()
+        hashes, kinds, first = self._next_hashes, self._next_kinds, 1 << self.split
+        level: list[int] = []
+        for prefix in sorted(buckets):
+            index, (kind, node_hash) = first + prefix, buckets[prefix]
+            at = HASH_BYTES * index
+            if kinds[index] != kind or hashes[at : at + HASH_BYTES] != node_hash:
+                kinds[index], hashes[at : at + HASH_BYTES] = kind, node_hash
+                level.append(index)
+        levels = [level]
         for _ in range(self.split):
-            parents: list[int] = []
-            last = 0
+            level = list(dict.fromkeys([index >> 1 for index in level]))
             # `join`, written out: this loop runs ten times for each changed leaf
             for index in level:
-                parent = index >> 1
-                if parent == last:
-                    continue
-                last = parent
-                parents.append(parent)
-                near = staged[index]
-                far = touched(index ^ 1) or nodes[index ^ 1]
-                if near[0] + far[0] >= INNER_KIND:
-                    left, right = (far, near) if index & 1 else (near, far)
-                    staged[parent] = (INNER_KIND, hash_inner(left[1], right[1]))
+                child = 2 * index
+                left, right = kinds[child], kinds[child + 1]
+                at = HASH_BYTES * child
+                pair = hashes[at : at + PAIR_BYTES]
+                at >>= 1
+                if left + right >= INNER_KIND:
+                    kinds[index] = INNER_KIND
+                    hashes[at : at + HASH_BYTES] = sha256(INNER_PREFIX + pair).digest()
                 else:
-                    staged[parent] = near if near[0] else far
-            level = parents
-        return staged
+                    kinds[index] = left or right
+                    hashes[at : at + HASH_BYTES] = pair[:HASH_BYTES] if left else pair[HASH_BYTES:]
+            levels.append(level)
+        # the heap numbers its levels from the top, so this is ascending
+        changed = [index for level in reversed(levels) for index in level]
+        self._changed = changed
+        return changed
 
-    def apply(self, staged: Mapping[int, Node]) -> None:
-        """Take over nodes that `stage` gave."""
-        nodes = self._nodes
-        for index, node in staged.items():
-            nodes[index] = node
+    def apply(self) -> None:
+        """Become what `stage` computed."""
+        self._hashes, self._next_hashes = self._next_hashes, self._hashes
+        self._kinds, self._next_kinds = self._next_kinds, self._kinds
+
+    def encode_nodes(self, indices: Sequence[int]) -> tuple[bytes, bytes]:
+        """The kinds, and the hashes, of the nodes at some heap indices, each joined in that order."""
+        kinds, hashes = self._kinds, self._hashes
+        joined = b"".join([hashes[at : at + HASH_BYTES] for at in [HASH_BYTES * index for index in indices]])
+        return bytes([kinds[index] for index in indices]), joined
+
+    def _renew_copy(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is None:
+            self._next_hashes[:] = self._hashes
+            self._next_kinds[:] = self._kinds
+            return
+        new_hashes, hashes, new_kinds, kinds = self._next_hashes, self._hashes, self._next_kinds, self._kinds
+        for index in changed:
+            at = HASH_BYTES * index
+            new_hashes[at : at + HASH_BYTES] = hashes[at : at + HASH_BYTES]
+            new_kinds[index] = kinds[index]
 
 
 def path_prefix(path: bytes, split: int) -> int:
@@ -187,9 +218,9 @@ def path_prefix(path: bytes, split: int) -> int:
 
 def bucket_bounds(prefix: int, split: int) -> tuple[bytes, bytes]:
     """The lowest and highest path of a bucket, both included."""
-    shift = 8 * PATH_BYTES - split
-    low = prefix << shift
-    return low.to_bytes(PATH_BYTES, "big"), (low | ((1 << shift) - 1)).to_bytes(PATH_BYTES, "big")
+    low = prefix << 24 - split
+    high = low | (1 << 24 - split) - 1
+    return low.to_bytes(3, "big") + _LOWEST, high.to_bytes(3, "big") + _HIGHEST
 
 
 def find(view: TreeView, path: bytes) -> Leaf | None:

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 EMPTY_BITS = bytes(32)
 KEPT_EPOCHS = 3
-CLAIM_AFTER_EPOCHS = 2  # so many are gathered before a claim, but for the last of an ended lease
+LONG_EPOCH_MS = 60_000  # from here on a day is gathered before a claim; shorter epochs are watched by people
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Reporter:
         ):
             last += 1
         ended = chain.desired(lease_id).want in (Want.GONE, Want.SEAL)
-        enough = 1 if ended else CLAIM_AFTER_EPOCHS
+        enough = 1 if ended or chain.preset.epoch_ms < LONG_EPOCH_MS else MAX_CLAIM_EPOCHS
         return (first, last) if last - first + 1 >= enough and first == lease.settled_epoch else None
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "ps": "freehold.cli.services:ps",
     "logs": "freehold.cli.services:logs",
     "connect": "freehold.cli.connect:connect",
+    "events": "freehold.cli.events:events",
     "verify": "freehold.cli.verify:verify",
     "down": "freehold.cli.services:down",
     "completion": "freehold.cli.completion:completion",

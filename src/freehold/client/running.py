@@ -122,6 +122,16 @@ def service_document(view: ServiceView, node_status: LeaseStatus | None) -> dict
             {"node": member.node.hex(), "accepted": member.accepted_ms > 0, "lost": member.lost}
             for member in lease.members
         ],
+        "terms": [
+            {
+                "term": number,
+                "node": lease.members[term.member].node.hex(),
+                "decided_ms": term.decided_ms,
+                "from_ms": term.from_ms,
+            }
+            for number, term in enumerate(lease.terms, start=1)
+        ],
+        "challenged": bool(lease.challenge),
         "ports": lease.ports,
         "price_per_hour": format_amount(lease.price_per_hour),
         "paid": format_amount(lease.paid),

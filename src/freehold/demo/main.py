@@ -1,0 +1,71 @@
+"""`freehold-demo`: see the package."""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from freehold.base.errors import ExitCode, FreeholdError
+from freehold.crypto.entropy import random_bytes
+from freehold.demo.story import Story
+from freehold.demo.view import View
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the demo and clean up after it, also after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="freehold-demo", description="A whole grid on this machine, in one story.")
+    parser.add_argument("--keep", action="store_true", help="leave the grid up at the end")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/demo"), help="images and the demo's home")
+    parser.add_argument("--example", type=Path, default=Path("examples/guestbook"), help="what is deployed")
+    arguments = parser.parse_args()
+    try:
+        return asyncio.run(_run(arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+async def _run(arguments: Any) -> int:
+    cache = arguments.cache.resolve()
+    home = cache / "home"
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel if task else lambda: None)
+    with View() as view:
+        passphrase_file = home / "passphrase"
+        story = Story(home, passphrase_file, arguments.example.resolve(), cache, view)
+        keep = False
+        try:
+            await story.clear("clearing what an earlier run left")
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            passphrase_file.write_text(random_bytes(12).hex())
+            passphrase_file.chmod(0o600)
+            await story.tell()
+            keep = arguments.keep
+            return ExitCode.DONE
+        except FreeholdError as error:
+            view.line(f"error: {error.message}")
+            if error.hint:
+                view.line(f"next: {error.hint}")
+            story.keep_logs(cache / "failed-run")
+            return error.exit_code
+        except asyncio.CancelledError:
+            view.line("interrupted: cleaning up")
+            return INTERRUPTED
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            if keep:
+                story.say_how_to_go_on()
+            else:
+                await story.clear("taking everything down")
+                shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

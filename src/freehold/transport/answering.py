@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 RESET_CODE = 1
 REFUSED_CODE = 2
+REFUSE_TIMEOUT_MS = 1_000
 _log = logging.getLogger(__name__)
 
 
@@ -234,11 +235,14 @@ class Answering:
 
 
 async def refuse(stream: StreamPort, error: FreeholdError) -> None:
-    """Answer a call with an error and end its stream."""
-    with contextlib.suppress(FreeholdError):
-        await stream.write(error_bytes(error))
-        await stream.finish()
-    await stream.stop(REFUSED_CODE)
+    """Answer a call with an error and end its stream; a caller that takes no bytes is not waited for."""
+    try:
+        async with asyncio.timeout(REFUSE_TIMEOUT_MS / 1000):
+            await stream.write(error_bytes(error))
+            await stream.finish()
+        await stream.stop(REFUSED_CODE)
+    except (TimeoutError, FreeholdError):
+        await stream.reset(REFUSED_CODE)
 
 
 async def _as_coroutine(awaitable: Any) -> Any:

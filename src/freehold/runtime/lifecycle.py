@@ -58,7 +58,7 @@ class Lifecycle:
             raise InvalidInputError(f"container {spec.id} exists", code="container_exists", hint="remove it first")
         self._creating.add(spec.id)
         try:
-            self.remove(spec.id)  # whatever an earlier crash left under this name
+            self._take_apart(spec.id)  # whatever an earlier crash left under this name; not the fence
             return self._make(spec)
         finally:
             self._creating.discard(spec.id)
@@ -90,7 +90,7 @@ class Lifecycle:
             record.complete = True
             self.save(record)
         except BaseException:
-            self.remove(spec.id)
+            self._take_apart(spec.id)
             raise
         timings["total"] = time.perf_counter() - began
         self.timings = timings
@@ -206,6 +206,10 @@ class Lifecycle:
 
     def remove(self, container: str) -> None:
         """Kill a container and remove all of it except volumes; idempotent."""
+        self._take_apart(container)
+        self.fence.lift(container)
+
+    def _take_apart(self, container: str) -> None:
         places = self.places.of(container)
         record = self._load(container)
         cgroups.kill_all(places.cgroup)
@@ -218,7 +222,6 @@ class Lifecycle:
         cgroups.kill_all(places.shim_cgroup)
         self._clear_engine(container)
         cgroups.remove(places.shim_cgroup)
-        self.fence.lift(container)
         self._bundles.take_down(container)
         self._bundles.release(self._records)
 

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from freehold.base.errors import FreeholdError, check
+from freehold.base.errors import FreeholdError, RefusedError, check
 from freehold.runtime import kernel
 from freehold.runtime.atomic import load_json, save_json
 from freehold.runtime.netfilter import BRIDGE_PREFIX, Grant, Nftables, Reach, build_rules, remove_rules
@@ -128,6 +128,14 @@ class Networks:
                 self._save()
                 self.apply()
 
+    def address_of(self, container: str) -> str | None:
+        """The address of a container; None when it has none."""
+        with self._lock:
+            for deployment, network in self._state.deployments.items():
+                if container in network.containers:
+                    return str(self._subnet(deployment)[network.containers[container]])
+            return None
+
     def reserve(self, container: str, deployment: str) -> str:
         """Give a container an address, which it keeps over restarts. Returns it."""
         with self._lock:
@@ -167,12 +175,17 @@ class Networks:
                     self._save()
 
     def remove(self, deployment: str) -> None:
-        """Remove a deployment's bridge and all that was granted; containers must be gone."""
+        """Remove a deployment's bridge and all that was granted.
+
+        Raises:
+            RefusedError: a container is still in it (`network_in_use`).
+        """
         with self._lock:
             network = self._state.deployments.get(deployment)
             if network is None:
                 return
-            check(not network.containers, "network_empty", deployment=deployment, containers=network.containers)
+            if network.containers:
+                raise RefusedError(f"the network of {deployment} still holds containers", code="network_in_use")
             with Netlink() as netlink:
                 netlink.delete_link(self.bridge(deployment))
             del self._state.deployments[deployment]

@@ -236,7 +236,7 @@ def test_a_clock_set_back_stops_blocks_until_it_is_mended(tmp_path: Path, monkey
     run(main)
 
 
-@pytest.mark.parametrize("step", ["proposal_saved", "vote_recorded", "finalized", "block_final"])
+@pytest.mark.parametrize("step", ["proposal_saved", "vote_recorded", "vote_signed", "block_final"])
 def test_a_full_disk_halts_and_acknowledges_nothing(tmp_path: Path, step: str) -> None:
     tx = kv_tx("a", 0, "x", "1")
     full = False

@@ -4,7 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from engine_fixtures import GENESIS_MS, VALIDATOR, LoggingSigner, Node, make_genesis
+from engine_fixtures import GENESIS_MS, LoggingSigner, Node, make_genesis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kv_application import MARK, kv_tx
@@ -21,10 +21,10 @@ from freehold.light.verify import verify_light_block
 from freehold.light.wire import decode_varint
 
 STEPS = (
+    "executed",
     "proposal_saved",
     "vote_recorded",
     "vote_signed",
-    "finalized",
     "block_final",
     "application_committed",
 )
@@ -89,6 +89,9 @@ def test_a_crash_after_any_step_neither_loses_nor_contradicts(tmp_path: Path, st
         if step in ("block_final", "application_committed"):
             assert node.chain.height == 2
             assert not node.chain.newest or node.chain.newest.mempool_txs == 1
+        elif step == "executed":
+            assert not node.chain.is_block_due  # nothing was durable yet, nothing acknowledged
+            assert node.chain.make_block(GENESIS_MS + 9_000, [tx]).height == 2
         else:
             assert node.chain.height == 1
             assert node.chain.is_block_due
@@ -136,6 +139,15 @@ def test_any_series_of_crashes_replays_to_the_live_root(
     (folder / "state").rename(folder / "lost")
     with Node(folder, signer=signer).start() as node:
         assert (node.chain.app_hash, node.chain.height) == (live, height)
+
+
+def test_a_block_that_cannot_be_executed_is_neither_kept_nor_signed(tmp_path: Path) -> None:
+    signer = LoggingSigner()
+    with Node(tmp_path, signer=signer).start() as node, pytest.raises(UnicodeDecodeError):
+        node.chain.make_block(GENESIS_MS, [b"\xff poison"])
+    assert signer.messages == []
+    with Node(tmp_path, signer=signer).start() as node:
+        assert node.chain.make_block(GENESIS_MS, []).txs == (MARK + b"1",)
 
 
 def test_an_application_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
@@ -226,7 +238,3 @@ def test_old_blocks_are_pruned_below_what_the_application_retains(tmp_path: Path
     with Node(tmp_path, keep_blocks=4) as node, pytest.raises(StorageDamagedError) as error:
         node.start()
     assert error.value.code == "blocks_missing"
-
-
-def test_validator_key_is_a_signer() -> None:
-    assert LoggingSigner().public == VALIDATOR.public

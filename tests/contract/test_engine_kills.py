@@ -28,7 +28,7 @@ from freehold.light.verify import verify_light_block
 
 CHILD = Path(__file__).parent / "engine_child.py"
 VALIDATOR = PrivateKey.from_seed(b"v" * 32)
-STEPS = ("proposal_saved", "vote_recorded", "vote_signed", "finalized", "block_final", "application_committed")
+STEPS = ("executed", "proposal_saved", "vote_recorded", "vote_signed", "block_final", "application_committed")
 # short gaps, so that kills land while blocks are made; the verdict window follows by the rules of presets
 PRESET = msgspec.structs.replace(MINIMAL, min_block_gap_ms=10, verdict_window_ms=600)
 
@@ -133,7 +133,7 @@ def test_fifty_kills_lose_nothing_and_sign_nothing_twice(tmp_path: Path) -> None
 
 def test_canary_a_build_that_acknowledges_early_is_caught(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="acknowledged transactions are lost"):
-        kill_many(tmp_path, 2, seed=1, mode="early_ack", steps=("vote_signed", "finalized"))
+        kill_many(tmp_path, 2, seed=1, mode="early_ack", steps=("vote_signed", "executed"))
 
 
 def test_canary_a_build_that_forgets_what_it_signed_is_caught(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """One validator's chain, step by step and without an event loop: propose, sign, execute, persist.
 
-The order of a block's durable steps, each of which may be the last one before a crash:
+A block is executed in memory, then come its durable steps, each of which may be the last one before a crash:
     1. the proposal, in the block store          -> after a restart this very block is used
     2. the signer's record                       -> after a restart this very vote is signed again
     3. the block's commit and results            -> the block is final
@@ -199,16 +199,20 @@ class Chain:
             LocalProtocolError: signing it would contradict an earlier signature.
         """
         block = self._blocks.pending()
+        mempool_txs = self._blocks.pending_mempool_txs()
+        is_new = block is None
         if block is None:
             block = self._compose(wall_ms, txs)
             chosen = set(txs)
-            self._blocks.save_proposal(block, sum(tx in chosen for tx in block.data.txs))
-        self._trace("proposal_saved")
+            mempool_txs = sum(tx in chosen for tx in block.data.txs)
         self._check_proposal(block)
+        # Executed in memory first: a block that the application cannot execute never becomes durable or signed.
+        record = _record_of(self._finalize(block), mempool_txs)
+        self._trace("executed")
+        if is_new:
+            self._blocks.save_proposal(block, mempool_txs)
+        self._trace("proposal_saved")
         commit = self._sign(block, wall_ms)
-        response = self._finalize(block)
-        record = _record_of(response, self._blocks.pending_mempool_txs())
-        self._trace("finalized")
         self._blocks.save_final(commit, record, prune_below=self._retain_height)
         self._trace("block_final")
         self._retain_height = self._app.commit().retain_height

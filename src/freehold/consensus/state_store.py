@@ -334,10 +334,9 @@ class StateStore:
                 hint="ask again after the next block",
             )
         undos: list[Undo] = []
-        for wanted in range(height + 1, self.height + 1):
-            raw = None
-            if 0 <= height >= self.height - self.keep_heights:
-                raw = self._storage.get("undo", wanted.to_bytes(8, "big"))
+        is_kept = height >= max(0, self.height - self.keep_heights)
+        for wanted in range(height + 1, self.height + 1) if is_kept else (0,):
+            raw = self._storage.get("undo", wanted.to_bytes(8, "big"))
             if raw is None:
                 raise HeightUnavailableError(
                     f"height {height} is not kept any more",

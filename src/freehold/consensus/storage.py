@@ -58,8 +58,8 @@ class Storage:
                 max_spare_txns=4,
             )
             self.databases = {name: self._env.open_db(name.encode()) for name in names}
-            _sync_folder(path)
-            _sync_folder(path.parent)
+            _sync(path)
+            _sync(path.parent)
         except (lmdb.Error, OSError) as error:
             raise _typed(error, path) from error
         self._reader: Txn = self._env.begin(buffers=True)
@@ -150,18 +150,6 @@ class Storage:
         return True
 
 
-def sync_folder(path: Path) -> None:
-    """Make names created, renamed or removed in a folder durable.
-
-    Raises:
-        StorageError: the folder cannot be synced.
-    """
-    try:
-        _sync_folder(path)
-    except OSError as error:
-        raise _typed(error, path) from error
-
-
 def write_file(path: Path, data: bytes) -> None:
     """Replace a file durably: all of the new bytes or all of the old ones are there after any crash.
 
@@ -179,12 +167,12 @@ def write_file(path: Path, data: bytes) -> None:
         finally:
             os.close(handle)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         raise _typed(error, path) from error
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

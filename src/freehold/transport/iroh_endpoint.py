@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Self
 
 import iroh
 
 from freehold.base.errors import InvalidInputError, LocalProtocolError, check
 from freehold.transport import iroh_patch
+from freehold.transport.addresses import any_port, bind_addresses, family, parse_address
 from freehold.transport.errors import ConnectionLostError, TimedOutError, WrongKeyError, timed_out
 from freehold.transport.iroh_faults import connection_error, dial_error
 from freehold.transport.iroh_stream import Stream, look_at
@@ -98,8 +99,8 @@ class Endpoint:
         self._seed = seed
         self._bind = bind
         self._node_id = bytes(inner.id().to_bytes())
-        families = {_family(text) for text in bind}
-        self._addresses = [str(text) for text in inner.bound_sockets() if _family(text) in families]
+        families = {family(text) for text in bind}
+        self._addresses = [str(text) for text in inner.bound_sockets() if family(text) in families]
         self._spare_slots = asyncio.Semaphore(MAX_SPARES_AT_ONCE)
         self._spares: set[asyncio.Task[None]] = set()
         self._waiting: deque[Connection] = deque()
@@ -182,7 +183,7 @@ class Endpoint:
         any answers with another key: one stale address would hide the node behind its new one.
         """
         async with self._spare_slots:
-            spare = await _bind(self._seed, _any_port(self._bind), [])
+            spare = await _bind(self._seed, any_port(self._bind), [])
             connection: Connection | None = None
             try:
                 connection = await Endpoint(spare, self._seed, self._bind)._connect(target, [address], alpn, timeout_ms)
@@ -248,7 +249,7 @@ class Endpoint:
 
 
 async def _bind(seed: bytes, bind: list[str], alpns: list[str]) -> iroh.Endpoint:
-    wanted = _bind_addresses(bind)
+    wanted = bind_addresses(bind)
     builder: Any = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]
     builder.apply_minimal()
     builder.relay_mode(iroh.RelayMode.disabled())
@@ -281,10 +282,6 @@ async def _close_after(connection: Connection, spare: iroh.Endpoint) -> None:
         await _close_inner(spare)
 
 
-def _any_port(bind: list[str]) -> list[str]:
-    return [f"{text.rpartition(':')[0]}:0" for text in bind]
-
-
 def _endpoint_closed() -> ConnectionLostError:
     return ConnectionLostError("the endpoint is closed", code="endpoint_closed")
 
@@ -299,52 +296,23 @@ def _target(node_id: bytes, addresses: list[str]) -> iroh.EndpointId:
             hint="the node's record must hold at least one ip:port",
         )
     for address in addresses:
-        _parse_address(address)
+        parse_address(address)
     try:
         return iroh.EndpointId.from_bytes(bytes(node_id))
     except iroh.IrohError:
         raise InvalidInputError(f"{node_id.hex()[:16]}.. is not a public key", code="bad_id") from None
 
 
-def _parse_address(text: str) -> tuple[int, int]:
-    """Return the family and port of `ip:port` or `[ip6]:port`; names are refused, as nothing here asks a resolver."""
-    host, colon, port_text = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        address = ip_address(host[1:-1] if bracketed else host)
-        port = int(port_text) if port_text.isascii() and port_text.isdigit() else -1
-    except ValueError:
-        port, address = -1, None
-    if not colon or address is None or not 0 <= port <= 65_535 or bracketed != (address.version == 6):
-        raise InvalidInputError(
-            f"{text[:80]!r} is not ip:port", code="bad_address", hint="write 192.0.2.1:7000 or [2001:db8::1]:7000"
-        )
-    return address.version, port
-
-
-def _family(text: str) -> int:
-    return _parse_address(text)[0]
-
-
-def _bind_addresses(bind: list[str]) -> dict[int, str]:
-    wanted = {_family(text): text for text in bind}
-    if not bind or len(wanted) != len(bind):
-        raise InvalidInputError(
-            "bind takes one or two addresses, at most one per IP family", code="bad_bind", hint="use 0.0.0.0:7000"
-        )
-    return wanted
-
-
 def _loopback_for_missing(wanted: dict[int, str]) -> list[str]:
     """Loopback addresses for the families that were not named; without them the binding opens a wildcard socket."""
     families = {4: (socket.AF_INET, "127.0.0.1", "0.0.0.0"), 6: (socket.AF_INET6, "::1", "::")}  # noqa: S104
     result = []
-    for version, (family, loopback, wildcard) in families.items():
+    for version, (kind, loopback, wildcard) in families.items():
         if version in wanted:
             continue
-        if _can_bind(family, loopback):
+        if _can_bind(kind, loopback):
             result.append(f"[{loopback}]:0" if version == 6 else f"{loopback}:0")
-        elif _can_bind(family, wildcard):
+        elif _can_bind(kind, wildcard) and not (version == 6 and _is_ipv6_off()):
             raise LocalProtocolError(
                 f"{loopback} is not there, and without it a wildcard socket would be opened",
                 code="no_loopback",
@@ -353,10 +321,16 @@ def _loopback_for_missing(wanted: dict[int, str]) -> list[str]:
     return result
 
 
-def _can_bind(family: socket.AddressFamily, host: str) -> bool:
+def _can_bind(kind: socket.AddressFamily, host: str) -> bool:
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
     except OSError:
         return False
     return True
+
+
+def _is_ipv6_off() -> bool:
+    """Whether the machine has IPv6 switched off: a wildcard socket can be opened, but nobody reaches it."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "1"

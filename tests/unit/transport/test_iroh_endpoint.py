@@ -51,6 +51,9 @@ def test_a_machine_without_loopback_is_told_and_one_without_ipv6_is_not_bothered
     with pytest.raises(LocalProtocolError) as caught:
         asyncio.run(Endpoint.create(os.urandom(32), ["127.0.0.1:0"], []))
     assert caught.value.code == "no_loopback"
+    monkeypatch.setattr(iroh_endpoint, "_is_ipv6_off", lambda: True)
+    assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
+    monkeypatch.setattr(iroh_endpoint, "_is_ipv6_off", lambda: False)
     monkeypatch.setattr(iroh_endpoint, "_can_bind", lambda family, host: False)
     assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
 

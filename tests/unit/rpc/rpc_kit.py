@@ -59,6 +59,7 @@ VALIDATOR = PrivateKey.from_seed(b"v" * 32)
 FAUCET = PrivateKey.from_seed(b"f" * 32)
 OWNERS = [PrivateKey.from_seed(bytes([10 + n]) * 32) for n in range(2)]
 NODES = [PrivateKey.from_seed(bytes([20 + n]) * 32) for n in range(3)]
+PLACES = [("ghent", "BE", "Ghent"), ("porto", "PT", "Porto")]
 TENANT = PrivateKey.from_seed(b"t" * 32)
 
 
@@ -69,9 +70,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def make_genesis(chain_id: str = CHAIN_ID, validator: PrivateKey = VALIDATOR) -> bytes:
     farms = [
         GenesisFarm(owner.public, name, country, city)
-        for owner, (name, country, city) in zip(
-            OWNERS, [("ghent", "BE", "Ghent"), ("porto", "PT", "Porto")], strict=True
-        )
+        for owner, (name, country, city) in zip(OWNERS, PLACES, strict=True)
     ]
     nodes = [
         GenesisNode(
@@ -111,6 +110,8 @@ class FakeDesk:
         self.pruned_below = 1
         self.halted: Halted | None = None
         self.full = False
+        self.makes_blocks = True  # when someone waits for one
+        self.submitted = asyncio.Event()
         self.events: list[Record] = []
         self.salt = b""
 
@@ -238,15 +239,22 @@ class FakeDesk:
         except Exception:
             return TxOutcome(Code.UNDECODABLE)
         self.waiting[id_] = tx
+        self.submitted.set()
         return TxOutcome(Code.OK)
 
     async def wait_committed(self, tx_id: bytes) -> TxOutcome:
         while tx_id not in self.done:
-            await self.changed.wait()
+            await self._next_block()
         return self.done[tx_id]
 
     async def wait_height(self, height: int) -> None:
         while self.height < height:
+            await self._next_block()
+
+    async def _next_block(self) -> None:
+        if self.makes_blocks:
+            self.make_block()
+        else:
             await self.changed.wait()
 
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:

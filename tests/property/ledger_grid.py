@@ -131,6 +131,7 @@ class Grid:
         self.preset = preset
         self.is_checked = is_checked
         self.check_signature = check_signature
+        self.make_key = make_key
         self.validator = make_key("validator")
         self.faucet = make_key("faucet")
         self.farms = [make_key(f"farm-{number}") for number in range(farms)]

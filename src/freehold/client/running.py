@@ -132,6 +132,7 @@ def service_document(view: ServiceView, node_status: LeaseStatus | None) -> dict
             for number, term in enumerate(lease.terms, start=1)
         ],
         "challenged": bool(lease.challenge),
+        "epochs_observed": sum(entry.paid > 0 and entry.refunded == 0 for entry in lease.settlements),
         "ports": lease.ports,
         "price_per_hour": format_amount(lease.price_per_hour),
         "paid": format_amount(lease.paid),

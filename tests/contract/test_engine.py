@@ -152,6 +152,8 @@ def test_who_waits_for_a_replaced_transaction_is_told(tmp_path: Path) -> None:
             with pytest.raises(RefusedError) as error:
                 await waiting
             assert error.value.code == "tx_replaced"
+            with pytest.raises(RefusedError):  # also of one who asks too late
+                await engine.wait_committed(sha256(old))
             assert engine.is_waiting(sha256(new))
 
     run(main)

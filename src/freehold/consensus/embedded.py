@@ -256,6 +256,8 @@ class EmbeddedEngine:
         if known is not None and (known.result.code == OK or tx_id not in self._mempool):
             return known
         self._check_alive()
+        if tx_id not in self._mempool and (dropped := self._waiters.why_dropped(tx_id)) is not None:
+            raise dropped
         try:
             return await self._waiters.wait(tx_id, timeout_s)
         except TimeoutError:

@@ -1,6 +1,7 @@
 """Who waits for what: futures for single transactions, queues for all blocks. Used from one event loop."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -12,6 +13,7 @@ from freehold.consensus.recent import CommittedTx
 
 MAX_SUBSCRIBERS: Final = 256
 MAX_WAITERS: Final = 50_000
+MAX_DROPS: Final = 4_096  # remembered for those who ask a moment too late
 QUEUE_BLOCKS: Final = 64  # a subscriber further behind than this is let go
 
 
@@ -21,6 +23,11 @@ class TxWaiters:
     def __init__(self) -> None:
         self._futures: dict[bytes, list[asyncio.Future[CommittedTx]]] = {}
         self._count = 0
+        self._drops: OrderedDict[bytes, RefusedError] = OrderedDict()
+
+    def why_dropped(self, tx_id: bytes) -> RefusedError | None:
+        """Why a transaction left the mempool, if that was lately."""
+        return self._drops.get(tx_id)
 
     async def wait(self, tx_id: bytes, timeout_s: float) -> CommittedTx:
         """Wait until a transaction is in a final block.
@@ -55,6 +62,9 @@ class TxWaiters:
     def dropped(self, dropped: Dropped) -> None:
         """Tell those who wait for a transaction that it left the mempool."""
         error = RefusedError(f"the transaction left the mempool: {dropped.message}", code=f"tx_{dropped.code}")
+        self._drops[dropped.id] = error
+        if len(self._drops) > MAX_DROPS:
+            self._drops.popitem(last=False)
         self._fail(self._futures.pop(dropped.id, []), error)
 
     def fail_all(self, error: FreeholdError) -> None:

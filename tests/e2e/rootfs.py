@@ -1,4 +1,4 @@
-"""A small root file system out of this machine's own shell, coreutils and Python, as the EROFS image of tests."""
+"""A small root file system out of this machine's own shell, coreutils and Python: as a folder, or as an EROFS image."""
 
 import shutil
 import subprocess
@@ -36,6 +36,14 @@ SETUID = "bin/suid-python"
 def build_image(folder: Path) -> Path:
     """Build `image.erofs` in a folder; as good as an OCI image that the node has unpacked."""
     root, image = folder / "root", folder / "image.erofs"
+    build_root(root)
+    subprocess.run(["mkfs.erofs", "-T0", "--quiet", image, root], check=True, capture_output=True)
+    shutil.rmtree(root)
+    return image
+
+
+def build_root(root: Path) -> None:
+    """Build the root file system as a folder."""
     for name in FOLDERS:
         (root / name).mkdir(parents=True)
     for program in PROGRAMS:
@@ -53,9 +61,6 @@ def build_image(folder: Path) -> Path:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\nextra:x:2000:user\n")
     (root / "data/seed").write_text("from the image\n")
-    subprocess.run(["mkfs.erofs", "-T0", "--quiet", image, root], check=True, capture_output=True)
-    shutil.rmtree(root)
-    return image
 
 
 def _copy_program(program: Path, root: Path) -> None:

@@ -1,0 +1,46 @@
+"""The harness itself, and the shortest whole path: up, deploy, reach, kill, heal, end, nothing left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from local_grid import ROOT, LocalGrid, processes_naming, sweep
+
+pytestmark = pytest.mark.root
+
+APP = """
+name: hello
+services:
+  web:
+    image: test-image:1
+    ports: ["8080"]
+    x-freehold: {standbys: 0, probe: {http: /healthz, port: 8080}}
+"""
+
+
+def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
+    before = local_grid.balance()
+    document = local_grid.deploy(APP)
+    assert document["deployment"]["services"] == ["hello/web"]
+    assert local_grid.http_get("hello/web", 8080) == "hello from web\n"
+    assert local_grid.python("hello/web", "import os; print(os.getpid())") == "1\n"
+    assert local_grid.logs("hello/web") == ["serving"]
+    node = local_grid.node_of("hello/web")
+    assert [entry["event"] for entry in local_grid.term_log(node)] == ["started"]
+    assert float(local_grid.balance()["spendable"]) < float(before["spendable"])
+    local_grid.end("hello")
+    assert [entry["event"] for entry in local_grid.term_log(node)] == ["started", "stopped"]
+
+
+def test_a_killed_test_run_leaves_nothing_for_the_next() -> None:
+    code = "from local_grid import LocalGrid; import os; LocalGrid(nodes=2, farms=2).up(); os.kill(os.getpid(), 9)"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen([sys.executable, "-c", code], env=env)
+    assert child.wait(60) == -9
+    folder = next(path for path in ROOT.iterdir() if path.name.startswith(f"{child.pid}-"))
+    assert processes_naming(str(folder))
+    sweep()
+    assert not folder.exists()
+    assert not processes_naming(str(folder))

@@ -1,18 +1,23 @@
-"""Small state files of a node: written whole or not at all, read with a bound."""
+"""Small state files of a node: written whole or not at all, read with a bound.
+
+They are not forced to disk: what they describe (processes, mounts, links, ids in use) lives in the kernel and ends
+with the power, while a killed agent loses nothing that the kernel has taken. A file that a power failure damaged is
+set aside, and the node begins anew; volumes and images do not depend on these files.
+"""
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from freehold.base.errors import FreeholdError
 
 T = TypeVar("T")
-MAX_STATE_BYTES = 4 << 20
+MAX_STATE_BYTES: Final = 4 << 20
 
 
-def save_json(path: Path, value: object, *, durable: bool = True) -> None:
+def save_json(path: Path, value: object) -> None:
     """Replace a file with the JSON of `value`; a crash leaves the old file or the new one.
 
     Raises:
@@ -26,8 +31,6 @@ def save_json(path: Path, value: object, *, durable: bool = True) -> None:
             written = 0
             while written < len(data):
                 written += os.write(fd, data[written:])
-            if durable:
-                os.fsync(fd)
         finally:
             os.close(fd)
         partial.rename(path)
@@ -40,19 +43,16 @@ def save_json(path: Path, value: object, *, durable: bool = True) -> None:
 
 
 def load_json(path: Path, kind: type[T]) -> T | None:
-    """Read a file that `save_json` wrote; None when there is none.
-
-    Raises:
-        FreeholdError: the file is damaged (`damaged_state`).
-    """
+    """Read a file that `save_json` wrote; None when there is none, or when it was damaged and is now set aside."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_STATE_BYTES + 1)
     except FileNotFoundError:
         return None
-    try:
-        if len(data) > MAX_STATE_BYTES:
-            raise msgspec.DecodeError("too large")
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FreeholdError(f"{path} is damaged: {error}", code="damaged_state") from None
+    if len(data) <= MAX_STATE_BYTES:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+    path.rename(path.with_name(path.name + ".damaged"))
+    return None

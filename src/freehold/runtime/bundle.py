@@ -82,10 +82,10 @@ class BundleBuilder:
             mounts.mount_erofs(Path(image_path), shared)
         return shared
 
-    @staticmethod
-    def _mount_scratch(spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
+    def _mount_scratch(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
+        templates = self._places.home / "templates"
         size = 4 * MIB if spec.read_only_root else spec.scratch_bytes
-        mounts.make_ext4(places.scratch_file, size, journal=False)
+        mounts.copy_ext4(templates, places.scratch_file, size)
         places.scratch.mkdir(mode=0o700)
         mounts.mount_ext4(places.scratch_file, places.scratch)
         for name in ("upper", "work"):
@@ -140,7 +140,7 @@ class BundleBuilder:
             counts_swap=cgroups.counts_swap(),
             rlimits={kind: _within_own(kind, value) for kind, value in RLIMITS.items()},
         )
-        save_json(places.bundle / "config.json", config, durable=False)
+        save_json(places.bundle / "config.json", config)
 
     def take_down(self, container: str) -> None:
         """Remove network, mounts and files of a container whose processes are gone; idempotent."""

@@ -22,6 +22,7 @@ from freehold.runtime.engine import Engine
 
 _MAX_MESSAGE: Final = 16 * 1024
 _CREATE_TIMEOUT: Final = 60.0
+_START_TIMEOUT: Final = 10.0
 _SHIM_CPU_MILLI: Final = 200
 _SHIM_MEMORY: Final = 64 << 20
 ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -143,7 +144,34 @@ def _reason(message: str) -> str:
     return message.strip().rsplit("level=error msg=", 1)[-1].strip().strip('"')[-300:] or "no reason given"
 
 
-def run_engine(engine: Engine, root: Path, *arguments: str, timeout: float = 60.0) -> None:
+def start(engine: Engine, root: Path, container: str) -> None:
+    """Let the process of a created container begin.
+
+    runc's own `start` costs 35 ms to say one thing: its waiting process writes into a pipe, and goes on once somebody
+    reads that. So it is read here; crun's pipe goes the other way, and its program is quick.
+
+    Raises:
+        FreeholdError: the process is gone, or the runtime refused (`runtime_failed`).
+    """
+    gate = root / container / "exec.fifo"
+    if engine.name != "runc":
+        _run_engine(engine, root, "start", container)
+        return
+    try:
+        fd = os.open(gate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise FreeholdError(f"{container} does not wait for its start", code="runtime_failed") from None
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(_START_TIMEOUT * 1_000) or not os.read(fd, 1):
+            raise FreeholdError(f"the first process of {container} is gone", code="runtime_failed")
+    finally:
+        os.close(fd)
+    gate.unlink(missing_ok=True)
+
+
+def _run_engine(engine: Engine, root: Path, *arguments: str, timeout: float = 60.0) -> None:
     """Run the OCI runtime itself, such as `start ID` or `delete ID`.
 
     Raises:

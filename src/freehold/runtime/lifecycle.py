@@ -141,7 +141,7 @@ class Lifecycle:
         self.save(record)
         self.term_log.append("started", container, record.term, record.started_ms)
         try:
-            conmon.run_engine(self.engine, self.places.engine_root, "start", container)
+            conmon.start(self.engine, self.places.engine_root, container)
         except FreeholdError as error:
             cgroups.kill_all(record.cgroup)
             record.exit = Exit(reason=ExitReason.START_FAILED, boottime_ms=boottime_ms(), message=error.message)

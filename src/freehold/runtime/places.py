@@ -45,6 +45,7 @@ class Places:
             (self.engine_root, 0o700),
             (self.home, 0o700),
             (self.home / "containers", 0o700),
+            (self.home / "templates", 0o700),
             (self.home / "volumes", 0o700),
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=mode)

@@ -7,7 +7,7 @@ import pytest
 
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.runtime import kernel, mounts
-from freehold.runtime.atomic import load_json, save_json
+from freehold.runtime.atomic import MAX_STATE_BYTES, load_json, save_json
 from freehold.runtime.conmon import is_alive, send_signal, start_time
 from freehold.runtime.idranges import REGION, TENANTS, IdRanges
 from freehold.runtime.records import ExitReason, Record, explain_exit
@@ -37,12 +37,13 @@ def test_exit_reasons(code: int, stop: bool, fenced: bool, kills: int, reason: E
 def test_state_files(tmp_path: Path) -> None:
     path = tmp_path / "state"
     assert load_json(path, Record) is None
+    for damaged in (b'{"a": 1}', b"", b"\xff{", b" " * (MAX_STATE_BYTES + 1)):
+        path.write_bytes(damaged)
+        assert load_json(path, Record) is None
+        assert not path.exists() and (tmp_path / "state.damaged").exists()
     save_json(path, {"a": 1})
-    with pytest.raises(FreeholdError, match="damaged"):
-        load_json(path, Record)
-    path.write_bytes(b"\xff{")
-    with pytest.raises(FreeholdError, match="damaged"):
-        load_json(path, dict)
+    assert load_json(path, dict) == {"a": 1}
+    (tmp_path / "state.damaged").unlink()
     with pytest.raises(FreeholdError, match="cannot write"):
         save_json(tmp_path / "no/such/folder", {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]

@@ -1,8 +1,8 @@
 """Connections that we dialled, one per peer, reused, redialled when dead, and watched while somebody waits on them.
 
 QUIC itself notices a killed peer after 35 s. A link therefore remembers when its peer last showed life, and while a
-call waits for an answer for longer than `probe_ms` it is pinged; a peer that does not answer the ping in
-`suspect_ms` is dead: the connection is closed and all who wait fail at once with `ConnectionLostError`.
+call waits for an answer for longer than `probe_ms`, or a tunnel is open, it is pinged; a peer that does not answer the
+ping in `suspect_ms` is dead: the connection is closed and all who wait fail at once with `ConnectionLostError`.
 """
 
 import asyncio
@@ -61,9 +61,10 @@ class Link:
         return self._waiting > 0 or bool(self._streams)
 
     async def open(self) -> StreamPort:
-        """Open a stream; the link counts as busy until it is done, or released."""
+        """Open a stream; the link counts as busy, and is watched, until it is done or released."""
         stream = await self.connection.open()
         self._streams.append(stream)
+        self._keep_watch()
         return stream
 
     def release(self, stream: StreamPort) -> None:
@@ -78,8 +79,7 @@ class Link:
     async def waiting(self) -> AsyncIterator[None]:
         """While somebody waits for this peer, watch that it lives."""
         self._waiting += 1
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._watch_life())
+        self._keep_watch()
         try:
             yield
         finally:
@@ -131,12 +131,19 @@ class Link:
             self._watch.cancel()
             await asyncio.wait((self._watch,))
 
+    def _keep_watch(self) -> None:
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_life())
+
     async def _watch_life(self) -> None:
+        """Ping a silent peer: soon while somebody waits for its answer, calmly while only tunnels are open."""
         loop = asyncio.get_running_loop()
+        calm_ms = max(self._limits.probe_ms, self._limits.suspect_ms // 3)
         with contextlib.suppress(FreeholdError):
-            while self._waiting and not self.connection.is_closed:
+            while self.is_busy and not self.connection.is_closed:
                 await asyncio.sleep(self._limits.probe_ms / 1000)
-                if self._waiting and loop.time() - self.last_seen_s >= self._limits.probe_ms / 1000:
+                silence_ms = self._limits.probe_ms if self._waiting else calm_ms
+                if self.is_busy and loop.time() - self.last_seen_s >= silence_ms / 1000:
                     await self.ping(self._limits.suspect_ms)
 
 

@@ -6,6 +6,7 @@ what is slower holds back what is faster.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from freehold.base.errors import FreeholdError
@@ -75,8 +76,16 @@ async def splice(
     finally:
         for task in pumps:
             task.cancel()
+        # Before the first await here: a second cancellation must not leave the socket open.
+        if clean:
+            writer.close()
+        else:
+            writer.transport.abort()
         await asyncio.wait(pumps)
-        await _close(stream, writer, clean, IDLE_CODE if count.ended == "idle" else RESET_CODE)
+        if not clean:
+            await stream.reset(IDLE_CODE if count.ended == "idle" else RESET_CODE)
+        with contextlib.suppress(OSError):  # the other side may be gone already
+            await writer.wait_closed()
 
 
 async def _to_tcp(stream: StreamPort, writer: asyncio.StreamWriter, count: SpliceCount) -> None:
@@ -104,15 +113,3 @@ def _raise_defects(tasks: "set[asyncio.Task[None]]") -> None:
         error = task.exception()
         if error is not None and not isinstance(error, OSError | FreeholdError):
             raise error
-
-
-async def _close(stream: StreamPort, writer: asyncio.StreamWriter, clean: bool, code: int) -> None:
-    if clean:
-        writer.close()
-    else:
-        writer.transport.abort()
-        await stream.reset(code)
-    try:
-        await writer.wait_closed()
-    except OSError:
-        return  # the other side is gone already

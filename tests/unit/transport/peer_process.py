@@ -8,6 +8,7 @@ from transport_rig import Number, double, method
 
 from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.methods import CallContext, Kind
+from freehold.transport.ports import StreamPort
 from freehold.transport.server import Server
 from freehold.transport.wire import ALPN
 
@@ -26,6 +27,14 @@ async def _zeros(context: CallContext, request: Number) -> Number:
     return request
 
 
+async def _hold(context: CallContext, request: Number) -> Number:
+    async def run(stream: StreamPort) -> None:
+        await stream.read(1)
+
+    context.splice(run)
+    return request
+
+
 async def _main() -> None:
     endpoint = await Endpoint.create(bytes.fromhex(sys.argv[1]), [sys.argv[2]], [ALPN])
     print(endpoint.addresses[0], endpoint.node_id.hex(), flush=True)
@@ -33,6 +42,7 @@ async def _main() -> None:
         method("double", double),
         method("never", _never, timeout_ms=60_000),
         method("zeros", _zeros, Kind.DOWNLOAD),
+        method("hold", _hold, Kind.SPLICE),
     ]
     await Server(endpoint, methods).serve()
 

@@ -50,7 +50,7 @@ def test_a_call() -> None:
     async def scenario() -> None:
         async with rig() as it:
             await still_serves(it)
-            assert it.server.load == (1, 0, 0)
+            await until(lambda: it.server.load == (1, 0, 0))
 
     asyncio.run(scenario())
 

@@ -170,6 +170,25 @@ def test_a_killed_peer_fails_its_callers_in_suspect_time_and_is_redialled_when_i
     asyncio.run(scenario())
 
 
+def test_a_silent_tunnel_to_a_killed_peer_fails_in_suspect_time(process: Process) -> None:
+    async def scenario() -> None:
+        client = await Endpoint.create(os.urandom(32), LOOPBACK, [])
+        pool = Pool(client, PoolLimits(probe_ms=100, suspect_ms=300))
+        _, stream = await Peer(pool, process.node_id, [process.address]).splice("hold", Number(0), Number, 5_000)
+        reading = asyncio.ensure_future(stream.read(1))
+        done, _ = await asyncio.wait((reading,), timeout=1)
+        assert not done, "a peer that lives is left alone, however silent"
+        process.kill()
+        before = time.monotonic()
+        with pytest.raises(ConnectionLostError):
+            await reading
+        assert time.monotonic() - before < 2
+        await pool.close()
+        await client.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_peer_that_restarts_unnoticed_answers_within_two_seconds(process: Process) -> None:
     async def scenario() -> None:
         client = await Endpoint.create(os.urandom(32), LOOPBACK, [])

@@ -1,0 +1,57 @@
+"""`python -m benchmarks [NAME ...] [--quick]`: runs the benchmarks, prints a table, writes results/latest.json."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import agent_idle, lease_start, ledger_transfers, light_hop, state_tree
+from benchmarks.rows import Row
+
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+Run = Callable[[], Iterable[Row]]
+FULL: dict[str, Run] = {
+    "ledger.transfers": ledger_transfers.run,
+    "state": state_tree.run,
+    "light.hop": light_hop.run,
+    "lease.start": lease_start.run,
+    "agent.idle": agent_idle.run,
+}
+QUICK: dict[str, Run] = {
+    **FULL,
+    "ledger.transfers": lambda: ledger_transfers.run(accounts=10_000, blocks=5),
+    "state": lambda: state_tree.run((10_000,)),
+    "agent.idle": lambda: agent_idle.run(minutes=1.0),
+}
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(FULL)}; all when left out")
+    parser.add_argument("--quick", action="store_true", help="small counts, to see that everything runs")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in FULL]
+    if unknown:
+        parser.error(f"unknown benchmark {unknown[0]}; there are: {', '.join(FULL)}")
+    table = QUICK if arguments.quick else FULL
+    rows: list[Row] = []
+    for name in arguments.names or FULL:
+        sys.stderr.write(f"running {name}\n")
+        for item in table[name]():
+            rows.append(item)
+            sys.stdout.write(
+                f"{item.name:<24} {item.value:>12.2f} {item.unit}\n"
+                f"{'':<24} {item.baseline_value:>12.2f} {item.baseline}\n"
+                f"{'':<24} {item.ratio:>12.3f} ratio; {item.cpu_seconds:.2f} CPU s on {item.cores} cores; {item.workload}\n"
+            )
+            sys.stdout.flush()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

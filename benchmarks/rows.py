@@ -1,0 +1,67 @@
+"""A row of results, and how time is taken: wall and CPU of this process and its waited-for children."""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+class Row(msgspec.Struct):
+    """One figure. `ratio` = value / baseline_value; its meaning is in `unit` and `baseline`."""
+
+    name: str
+    value: float
+    unit: str
+    baseline: str
+    baseline_value: float
+    ratio: float
+    workload: str
+    cpu_seconds: float
+    cores: int
+
+
+def row(name: str, value: float, unit: str, baseline: str, baseline_value: float, workload: str, cpu_s: float) -> Row:
+    """Make a row."""
+    ratio = value / baseline_value if baseline_value else 0.0
+    cores = len(os.sched_getaffinity(0))
+    return Row(name, value, unit, baseline, baseline_value, ratio, workload, cpu_s, cores)
+
+
+@dataclass
+class Spent:
+    """Seconds spent in a `measured` block."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    _marks: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def measured() -> Iterator[Spent]:
+    """Measure a block."""
+    spent = Spent()
+    cpu, wall = _cpu(), time.perf_counter()
+    try:
+        yield spent
+    finally:
+        spent.wall_s, spent.cpu_s = time.perf_counter() - wall, _cpu() - cpu
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Run a block on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _cpu() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -1,0 +1,107 @@
+"""`state.updates`, `state.proof`, `state.verify`: the authenticated map at 100,000 and 1,000,000 keys."""
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from benchmarks.rows import Row, measured, one_core, row
+from freehold.consensus.state_store import StateStore
+from freehold.light.ics23 import SMT, decode_proof, verify_existence
+
+SIZES = (100_000, 1_000_000)
+BATCH = 1_000
+BATCHES = 20
+PROOFS = 500
+VALUE_BYTES = 80
+
+
+def run(sizes: tuple[int, ...] = SIZES) -> Iterator[Row]:
+    """For each size: updates of keys drawn uniformly, proofs of such keys, their verification."""
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder, one_core():
+            yield from _run_size(Path(folder), size)
+
+
+def _run_size(folder: Path, size: int) -> Iterator[Row]:
+    rng = random.Random(size)
+    store = StateStore.open(folder / "state", 256)
+    for start in range(0, size, 50_000):
+        changes = {_key(index): rng.randbytes(VALUE_BYTES) for index in range(start, min(size, start + 50_000))}
+        store.stage(start // 50_000 + 1, changes)
+        store.commit()
+    height = store.height
+    batches = [{_key(rng.randrange(size)): rng.randbytes(VALUE_BYTES) for _ in range(BATCH)} for _ in range(BATCHES)]
+    count = sum(map(len, batches))
+    with measured() as spent:
+        for number, changes in enumerate(batches, start=height + 1):
+            store.stage(number, changes)
+            store.commit()
+    with measured() as plain:
+        _plain_lmdb(folder / "plain", batches)
+    workload = f"{count} updates in batches of {BATCH} of {VALUE_BYTES} bytes, {size} keys drawn uniformly, one fsync a batch, one core"
+    rate, plain_rate = count / spent.wall_s, count / plain.wall_s
+    yield row(
+        f"state.updates.{size}",
+        rate,
+        "updates/s",
+        "plain LMDB puts of the same batches/s, no tree",
+        plain_rate,
+        workload,
+        spent.cpu_s,
+    )
+    keys = [_key(rng.randrange(size)) for _ in range(PROOFS)]
+    with measured() as proving:
+        proofs = [store.prove(key, store.height) for key in keys]
+    root = store.app_hash
+    with measured() as verifying:
+        for key, (value, proof) in zip(keys, proofs, strict=True):
+            if value is None:
+                raise RuntimeError("a key that was written has no value")
+            verify_existence(SMT, root, key, value, decode_proof(proof))
+    with measured() as reading:
+        for key in keys:
+            store.get(key)
+    each, read_each = proving.wall_s / PROOFS * 1e6, reading.wall_s / PROOFS * 1e6
+    yield row(
+        f"state.proof.{size}",
+        each,
+        "us a proof",
+        "us a plain read of the same key",
+        read_each,
+        f"{PROOFS} existence proofs, {size} keys drawn uniformly, one core",
+        proving.cpu_s,
+    )
+    yield row(
+        f"state.verify.{size}",
+        verifying.wall_s / PROOFS * 1e6,
+        "us a verification",
+        "us a proof",
+        each,
+        f"{PROOFS} ICS-23 verifications of those proofs, one core",
+        verifying.cpu_s,
+    )
+    store.close()
+
+
+def _key(index: int) -> bytes:
+    return b"a" + index.to_bytes(32, "big")
+
+
+def _plain_lmdb(folder: Path, batches: list[dict[bytes, bytes]]) -> None:
+    environment = lmdb.open(str(folder), map_size=1 << 30)
+    for changes in batches:
+        with environment.begin(write=True) as transaction:
+            for key, value in changes.items():
+                transaction.put(key, value)
+    environment.close()
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    for item in run(SIZES[:1]):
+        print(item)
+    print(time.monotonic() - started)

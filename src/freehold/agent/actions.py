@@ -165,7 +165,8 @@ class Actions:
             return False
         if peer.condition == "healthy":
             return status.health == "healthy"
-        return status.phase == Phase.RUNNING.value
+        # One that has ended, or is between two runs, has started all the same.
+        return status.phase in (Phase.RUNNING.value, Phase.BACKOFF.value, Phase.EXITED.value)
 
     async def _start(self, term: int) -> None:
         lease, spec, image, runtime = self._lease, self.spec, self.image, self._services.runtime

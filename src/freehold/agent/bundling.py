@@ -1,5 +1,7 @@
 """From what the tenant asked (spec, lease, image) to what the runtime makes (container specification); pure."""
 
+import hashlib
+import re
 import signal
 
 from freehold.base.errors import InvalidInputError
@@ -7,7 +9,9 @@ from freehold.base.limits import MIB
 from freehold.ledger.records import Lease
 from freehold.protocol.spec import ServiceSpec
 from freehold.runtime.images.store import BuiltImage
-from freehold.runtime.spec import ContainerSpec, VolumeMount
+from freehold.runtime.spec import ContainerSpec, TmpfsMount, VolumeMount
+
+_REAL_TIME = re.compile(r"SIGRT(MIN|MAX)(?:([+-])([0-9]{1,2}))?\Z", re.ASCII)
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -18,8 +22,12 @@ def container_id(lease_id: bytes) -> str:
 
 
 def volume_name(lease: Lease, spec: ServiceSpec, volume: str) -> str:
-    """A volume of one replica on its node: it belongs to the deployment, not to the container."""
-    return f"{lease.deployment.hex()[:24]}-{spec.replica}-{volume}"
+    """A volume of one replica on its node: it belongs to the deployment, not to the container.
+
+    The name in the file may be longer than a name on the node, and may hold capitals: its hash stands for it.
+    """
+    digest = hashlib.sha256(f"freehold:volume:v1:{volume}".encode()).hexdigest()
+    return f"{lease.deployment.hex()[:24]}-{spec.replica}-{digest[:16]}"
 
 
 def container_spec(
@@ -70,6 +78,9 @@ def container_spec(
             )
             for volume in spec.volumes
         ),
+        tmpfs=tuple(
+            TmpfsMount(path=tmpfs.path, size_bytes=tmpfs.size_mib * MIB, mode=tmpfs.mode) for tmpfs in spec.tmpfs
+        ),
         secrets=tuple((secret.target, secret.content) for secret in spec.secrets),
         read_only_root=spec.read_only,
         stop_signal=stop_signal(spec.stop_signal or config.stop_signal),
@@ -78,16 +89,25 @@ def container_spec(
 
 
 def stop_signal(name: str) -> int:
-    """The number of a signal such as `SIGTERM`, `TERM` or `15`.
+    """The number of a signal such as `SIGTERM`, `TERM`, `SIGRTMIN+3` or `15`.
 
     Raises:
         InvalidInputError: no such signal.
     """
-    text = name.upper()
-    try:
-        return int(text) if text.isdigit() else signal.Signals[text if text.startswith("SIG") else f"SIG{text}"].value
-    except KeyError:
-        raise InvalidInputError(f"{name[:40]!r} is not a signal", code="bad_signal") from None
+    text = name.upper() if name[:3].upper() == "SIG" or name.isdigit() else f"SIG{name.upper()}"
+    number = 0
+    real_time = _REAL_TIME.match(text)
+    if real_time:
+        base = signal.SIGRTMIN if real_time[1] == "MIN" else signal.SIGRTMAX
+        number = base + int(f"{real_time[2] or '+'}{real_time[3] or 0}")
+        number = number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
+    elif text.isascii() and text.isdigit() and len(text) <= 2:
+        number = int(text)
+    elif text in signal.Signals.__members__:
+        number = signal.Signals[text].value
+    if not 1 <= number <= signal.SIGRTMAX:
+        raise InvalidInputError(f"{name[:40]!r} is not a signal", code="bad_signal")
+    return number
 
 
 def _environment(image: tuple[str, ...], given: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ IDS_PER_TENANT: Final = 65_536
 MAX_ARGUMENTS: Final = 1_024
 MAX_ENVIRONMENT: Final = 1_024
 MAX_TEXT_BYTES: Final = 64 * 1024
-MAX_VOLUMES: Final = 16
+MAX_VOLUMES: Final = 32
+MAX_TMPFS: Final = 32
 MAX_SECRETS: Final = 64
 MAX_SECRET_BYTES: Final = 64 * 1024
 MAX_HOSTS: Final = 256
@@ -97,6 +98,20 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
 
 
+class TmpfsMount(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory as a file system, empty at each start; what it holds counts as the container's memory.
+
+    Attributes:
+        path: absolute path inside.
+        size_bytes: the most it holds.
+        mode: permission bits of its root.
+    """
+
+    path: str
+    size_bytes: int
+    mode: int = 0o1777
+
+
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One container to run; everything the runtime needs, nothing of the ledger.
 
@@ -119,6 +134,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
         shm_bytes: size of /dev/shm; counts as memory.
         tmp_bytes: size of /tmp and of /run; counts as memory.
         volumes: volumes and where they are mounted.
+        tmpfs: file systems in memory; one at /tmp or /run takes the place of the usual one.
         secrets: (name, bytes) files under /run/secrets; kept in memory alone.
         read_only_root: no scratch at all.
         stop_signal: number of the signal that asks it to end.
@@ -145,6 +161,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     shm_bytes: int = 64 * MIB
     tmp_bytes: int = 64 * MIB
     volumes: tuple[VolumeMount, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
     secrets: tuple[tuple[str, bytes], ...] = ()
     read_only_root: bool = False
     stop_signal: int = 15
@@ -194,7 +211,7 @@ def validate_spec(spec: ContainerSpec) -> None:
 
 
 def _rules(spec: ContainerSpec) -> list[tuple[bool, str, str]]:
-    paths = [volume.path for volume in spec.volumes]
+    paths = [volume.path for volume in spec.volumes] + [tmpfs.path for tmpfs in spec.tmpfs]
     text = sum(len(item.encode()) for item in (*spec.argv, *spec.env))
     addresses = [address for _, address in spec.hosts] + list(spec.dns)
     return [
@@ -220,12 +237,15 @@ def _rules(spec: ContainerSpec) -> list[tuple[bool, str, str]]:
             "shm or tmp",
             "4 KiB or more",
         ),
-        (len(paths) <= MAX_VOLUMES and len(set(paths)) == len(paths), "volumes", f"at most {MAX_VOLUMES}, paths apart"),
+        (len(spec.volumes) <= MAX_VOLUMES, "volumes", f"at most {MAX_VOLUMES}"),
+        (len(spec.tmpfs) <= MAX_TMPFS, "tmpfs", f"at most {MAX_TMPFS}"),
+        (len(set(paths)) == len(paths), "mounts", "one path each"),
         (
             all(_is_volume(volume) for volume in spec.volumes),
             "volume",
             "a plain name, an absolute path, 16 MiB or more",
         ),
+        (all(_is_tmpfs(tmpfs) for tmpfs in spec.tmpfs), "tmpfs", "an absolute path, 4 KiB or more, permission bits"),
         (len(spec.secrets) <= MAX_SECRETS and all(_is_secret(item) for item in spec.secrets), "secret", "64 KiB each"),
         (1 <= spec.stop_signal <= 64, "stop signal", "1 to 64"),
         (64 * 1024 <= spec.log_bytes <= 1 * GIB, "log size", "64 KiB to 1 GiB"),
@@ -233,10 +253,18 @@ def _rules(spec: ContainerSpec) -> list[tuple[bool, str, str]]:
     ]
 
 
+def _is_mountable(path: str) -> bool:
+    reserved = any(path == taken or path.startswith(taken + "/") for taken in _RESERVED)
+    return is_inside_path(path) and path not in ("/", "/etc") and not reserved
+
+
 def _is_volume(volume: VolumeMount) -> bool:
-    reserved = any(volume.path == path or volume.path.startswith(path + "/") for path in _RESERVED)
-    plain = is_inside_path(volume.path) and volume.path != "/" and not reserved
-    return is_container_id(volume.name) and plain and 16 * MIB <= volume.size_bytes <= 4096 * GIB
+    sized = 16 * MIB <= volume.size_bytes <= 4096 * GIB
+    return is_container_id(volume.name) and _is_mountable(volume.path) and sized
+
+
+def _is_tmpfs(tmpfs: TmpfsMount) -> bool:
+    return _is_mountable(tmpfs.path) and 4_096 <= tmpfs.size_bytes <= 4096 * GIB and 0 <= tmpfs.mode <= 0o7777
 
 
 def _is_secret(secret: tuple[str, bytes]) -> bool:
@@ -351,16 +379,21 @@ def _mounts(spec: ContainerSpec, paths: Paths) -> list[dict[str, Any]]:
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": safe},
         # No sysfs: it shows the host's hardware and is where a namespace leaks first. Only an empty folder.
         _tmpfs("/sys", 4_096, "555", "noexec", "ro"),
-        _tmpfs("/tmp", spec.tmp_bytes, "1777"),  # noqa: S108 - a path inside the container
-        _tmpfs("/run", spec.tmp_bytes, "755"),
     ]
+    own = {volume.path for volume in spec.volumes} | {tmpfs.path for tmpfs in spec.tmpfs}
+    for path, mode in (("/tmp", "1777"), ("/run", "755")):  # noqa: S108 - a path inside the container
+        if path not in own:
+            mounts.append(_tmpfs(path, spec.tmp_bytes, mode))
+    asked = [_tmpfs(tmpfs.path, tmpfs.size_bytes, f"{tmpfs.mode:o}") for tmpfs in spec.tmpfs]
+    for volume, source in zip(spec.volumes, paths.volumes, strict=True):
+        asked.append(_bind(source, volume.path, "ro" if volume.read_only else "rw"))
+    # The outer ones first, so that none hides another; and all before the node's own files, for the same reason.
+    mounts += sorted(asked, key=lambda mount: str(mount["destination"]).split("/"))
     mounts += [
         _bind(f"{files}/{name}", f"/etc/{name}", "ro", "noexec") for name in ("hosts", "hostname", "resolv.conf")
     ]
     if spec.secrets:
         mounts.append(_bind(f"{paths.bundle}/secrets", "/run/secrets", "ro", "noexec"))
-    for volume, source in zip(spec.volumes, paths.volumes, strict=True):
-        mounts.append(_bind(source, volume.path, "ro" if volume.read_only else "rw"))
     return mounts
 
 

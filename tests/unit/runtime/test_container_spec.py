@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from freehold.base.errors import InvalidInputError
 from freehold.base.limits import GIB, MIB
 from freehold.runtime import spec as specs
-from freehold.runtime.spec import ContainerSpec, Identity, Paths, VolumeMount
+from freehold.runtime.spec import ContainerSpec, Identity, Paths, TmpfsMount, VolumeMount
 
 
 def make(**settings: Any) -> ContainerSpec:
@@ -81,6 +81,15 @@ def test_the_default_is_valid() -> None:
         {"volumes": (VolumeMount(name="v", path="/", size_bytes=GIB),)},
         {"volumes": (VolumeMount(name="v", path="/proc/x", size_bytes=GIB),)},
         {"volumes": (VolumeMount(name="v", path="/etc/hosts", size_bytes=GIB),)},
+        {"volumes": (VolumeMount(name="v", path="/etc", size_bytes=GIB),)},
+        {"tmpfs": (TmpfsMount(path="/dev/x", size_bytes=MIB),)},
+        {"tmpfs": (TmpfsMount(path="/cache", size_bytes=1),)},
+        {"tmpfs": (TmpfsMount(path="/cache", size_bytes=MIB, mode=0o10000),)},
+        {"tmpfs": (TmpfsMount(path="/cache", size_bytes=MIB),) * 2},
+        {
+            "tmpfs": (TmpfsMount(path="/data", size_bytes=MIB),),
+            "volumes": (VolumeMount(name="v", path="/data", size_bytes=GIB),),
+        },
         {"volumes": (VolumeMount(name="v", path="/data", size_bytes=1),)},
         {"volumes": (VolumeMount(name="../v", path="/data", size_bytes=GIB),)},
         {
@@ -170,3 +179,17 @@ def test_accepted_ids_and_paths_are_plain(text: str) -> None:
 def test_specification_survives_the_codec() -> None:
     spec = make(secrets=(("s", b"\0\xff"),), volumes=(VolumeMount(name="v", path="/data", size_bytes=GIB),))
     assert msgspec.json.decode(msgspec.json.encode(spec), type=ContainerSpec) == spec
+
+
+def test_mounts_lie_inside_each_other_and_never_over_the_nodes_own_files() -> None:
+    spec = make(
+        tmpfs=(TmpfsMount(path="/data/cache", size_bytes=MIB, mode=0o700), TmpfsMount(path="/run", size_bytes=MIB)),
+        volumes=(VolumeMount(name="v", path="/data", size_bytes=GIB),),
+        secrets=(("s", b"x"),),
+    )
+    places = [mount["destination"] for mount in config(spec)["mounts"]]
+    assert places.index("/data") < places.index("/data/cache")
+    assert places.index("/run") < places.index("/run/secrets")
+    assert places.count("/run") == 1
+    cache = next(mount for mount in config(spec)["mounts"] if mount["destination"] == "/data/cache")
+    assert {"mode=700", f"size={MIB}", "nosuid", "nodev"} <= set(cache["options"])

@@ -152,8 +152,15 @@ class ContainerRuntime:
         if self._core.status(record) is not Status.RUNNING:
             raise RefusedError(f"{container} does not run", code="not_running")
         self._executions += 1
-        pid_file = self.places.of(container).bundle / f"exec-{os.getpid()}-{self._executions}"
-        return await execute(self.engine, self.places.engine_root, container, argv, timeout=timeout, pid_file=pid_file)
+        return await execute(
+            self.engine,
+            self.places.engine_root,
+            container,
+            argv,
+            timeout=timeout,
+            bundle=self.places.of(container).bundle,
+            number=self._executions,
+        )
 
     async def logs(self, container: str, *, tail: int | None = None) -> Lines:
         """What a container has written so far; the last `tail` lines."""

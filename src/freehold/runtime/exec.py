@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from freehold.runtime import conmon
+from freehold.runtime.atomic import load_json, save_json
 from freehold.runtime.engine import Engine
 
 MAX_OUTPUT_BYTES: Final = 4_096
@@ -32,9 +33,11 @@ class ExecResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def execute(
-    engine: Engine, root: Path, container: str, argv: list[str], *, timeout: float, pid_file: Path
+    engine: Engine, root: Path, container: str, argv: list[str], *, timeout: float, bundle: Path, number: int
 ) -> ExecResult:
-    """Run a program with the container's own user, limits, filter and namespaces.
+    """Run a program with the container's own user, rights, limits, filter and namespaces.
+
+    All of them are stated: crun, left to itself, would run it as root and without `no_new_privs`.
 
     Args:
         engine: the OCI runtime.
@@ -42,8 +45,12 @@ async def execute(
         container: a running container's id.
         argv: program and arguments.
         timeout: seconds, start included; then the program and all in its session are killed.
-        pid_file: a path that this call may use alone.
+        bundle: the container's bundle, which no tenant can write.
+        number: of this call, apart from others that run at the time.
     """
+    process_file, pid_file = bundle / f"exec-{number}.json", bundle / f"exec-{number}.pid"
+    config = load_json(bundle / "config.json", dict) or {}
+    save_json(process_file, config["process"] | {"args": argv})
     output, loop = bytearray(), asyncio.get_running_loop()
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(write_fd, True)
@@ -55,9 +62,9 @@ async def execute(
                 engine.path,
                 f"--root={root}",
                 "exec",
+                f"--process={process_file}",
                 f"--pid-file={pid_file}",
                 container,
-                *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_fd,
                 stderr=write_fd,
@@ -73,6 +80,7 @@ async def execute(
         finally:
             await _end(process, pid_file)
             pid_file.unlink(missing_ok=True)
+            process_file.unlink(missing_ok=True)
     finally:
         loop.remove_reader(read_fd)
         _take(read_fd, output)

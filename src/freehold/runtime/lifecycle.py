@@ -264,7 +264,7 @@ class Lifecycle:
         keep = keep | self._creating
         names = set(records) | {path.name for path in (self.places.run / "c").iterdir()}
         names |= {path.name for path in (self.places.home / "containers").iterdir()}
-        names |= {path.name for path in self.places.engine_root.iterdir()}
+        names |= {path.name for path in self.places.engine_root.iterdir()} | self.networks.containers()
         names |= {name.removeprefix("shim-") for name in cgroups.list_groups(self.places.cgroup)}
         removed = sorted(names - keep)
         for name in removed:

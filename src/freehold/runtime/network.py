@@ -197,6 +197,11 @@ class Networks:
         with self._lock:
             return [name for name, net in self._state.deployments.items() if not net.containers and not net.services]
 
+    def containers(self) -> set[str]:
+        """Containers that have an address here."""
+        with self._lock:
+            return {name for network in self._state.deployments.values() for name in network.containers}
+
     def deployments(self) -> list[str]:
         """Deployments that have a network here."""
         with self._lock:

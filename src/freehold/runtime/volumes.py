@@ -31,6 +31,8 @@ class VolumeStore:
         self._run = run
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for unfinished in home.glob("*.new"):
+            unfinished.unlink()
 
     def names(self) -> list[str]:
         """All volumes, sorted."""

@@ -156,6 +156,10 @@ class LeaseMachine:
             case Found():
                 self._found_term = event.term
                 self.term = event.term
+            case Done(action=Action.ACCEPT) if self.phase is Phase.ACCEPT:
+                self._failures = 0
+                if self._desired.want is Want.PREPARE:  # committed, but the state that we know is older
+                    return self._ask(Instruction(Action.WAIT, delay_ms=RETRY_MS))
             case Done():
                 self._done(event.action)
             case Failed():
@@ -255,6 +259,8 @@ class LeaseMachine:
                 self._found_term = 0
             self._go(Phase.REMOVING, wanted.reason)
             return self._ask(Instruction(Action.REMOVE, reason=wanted.reason, keep_volumes=False))
+        if self.phase is Phase.ACCEPT and wanted.want is not Want.PREPARE:
+            self._pending = False  # the ledger has our acceptance: no more waiting for it
         if self._pending:
             return []
         return self._advance()

@@ -97,7 +97,9 @@ def make_app(service: Service, rates: RateLimiter, report: Report) -> Starlette:
     ]
     for path, (content, media, headers) in fixed.items():
         routes.append(HttpRoute(path, _fixed(gate, content, media, headers), methods=["GET"]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app.router.redirect_slashes = False  # a path is right or wrong; redirects have no typed form
+    return app
 
 
 def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Callable[..., Any]:

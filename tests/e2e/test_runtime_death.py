@@ -18,7 +18,8 @@ from lab import Lab, Node, leftovers
 from test_runtime_life import wait_for_line
 
 from freehold.base.errors import RefusedError
-from freehold.runtime import kernel
+from freehold.runtime import kernel, mounts
+from freehold.runtime.bundle import BundleBuilder
 from freehold.runtime.places import Places
 from freehold.runtime.records import ExitReason, Status
 from freehold.runtime.watchdog import boottime_ms
@@ -182,6 +183,31 @@ def test_killed_anywhere_leaves_nothing(
         assert mounted == [f"mount {places.run}"]
     assert in_flight >= count * 2 // 3
     node.close()
+
+
+def test_cleanup_unmounts_what_a_crash_kept_mounted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by killing at random: dead between the end of the last container and the unmounting of its image."""
+    with monkeypatch.context() as patch:
+        patch.setattr(BundleBuilder, "release", lambda *_: None)
+        node.python("pass")
+    assert list((node.places.run / "images").iterdir()) != []
+    node.lab.run(node.runtime.cleanup)
+    assert mounts.mounted_under(node.places.run) == [node.places.run]
+
+
+def test_many_at_once(node: Node) -> None:
+    names = [f"c{number}" for number in range(12)]
+
+    async def body() -> None:
+        began = time.monotonic()
+        started = await asyncio.gather(*(node.begin(name, "import time; time.sleep(60)") for name in names))
+        print(f"{len(names)} started in {time.monotonic() - began:.2f} s")
+        assert len({item.pid for item in started} | {item.address for item in started}) == 2 * len(names)
+        assert [item.status for item in await node.runtime.list()] == [Status.RUNNING] * len(names)
+        await asyncio.gather(*(node.runtime.remove(name) for name in names))
+        assert await node.runtime.list() == []
+
+    node.lab.run(body)
 
 
 def _alive(pid: int) -> bool:

@@ -269,6 +269,7 @@ class Lifecycle:
         removed = sorted(names - keep)
         for name in removed:
             self.remove(name)
+        self._bundles.release(self._records)  # a crash may have come between the last container's end and this
         for name in self.fence.containers() - keep:
             self.fence.lift(name)
         self.ids.release({record.tenant for name, record in records.items() if name in keep})

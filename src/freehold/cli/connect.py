@@ -12,7 +12,7 @@ from pathlib import Path
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.cli.output import Result, print_result, say
 from freehold.client import wallet as wallets
-from freehold.client.forwarding import LOCALHOST, Forward
+from freehold.client.forwarding import LOCALHOST, Forward, PublishedPorts
 from freehold.client.home import Home
 from freehold.client.nodes import NodeClient
 from freehold.client.running import find_service, list_services
@@ -40,9 +40,9 @@ def connect(
     service
         Such as guestbook/web.
     port
-        The port in the container, as published in the compose file.
+        The port in the container: 80 where the compose file publishes 8080:80.
     local
-        The port on this machine; the same number when left out, 0 for any free one.
+        The port on this machine; what the compose file publishes it as when left out, 0 for any free one.
     detach
         Go on in the background.
     stop
@@ -56,12 +56,12 @@ def connect(
         return _detach(record, service, port, local)
     wallet = wallets.open_wallet(home, wallets.read_passphrase())
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_serve(home, wallet, service, port, port if local is None else local, record, as_json=json))
+        asyncio.run(_serve(home, wallet, service, port, local, record, as_json=json))
     return Result(None)
 
 
 async def _serve(
-    home: Home, wallet: wallets.Wallet, service: str, port: int, local: int, record: Path, *, as_json: bool
+    home: Home, wallet: wallets.Wallet, service: str, port: int, local: int | None, record: Path, *, as_json: bool
 ) -> None:
     session = Session(home, wallet)
     try:
@@ -74,7 +74,7 @@ async def _serve(
             )
         async with NodeClient(session, wallet) as nodes:
             forward = Forward(session, nodes, view.lease_id, port)
-            bound = await forward.listen(local)
+            bound = await forward.listen(PublishedPorts(home).local_port(view.name, port) if local is None else local)
             address = f"{LOCALHOST}:{bound}"
             home.write(record, f"{os.getpid()} {address}\n".encode())
             print_result(Result({"service": view.name, "port": port, "address": address}, address), as_json=as_json)

@@ -10,18 +10,21 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from freehold.base.amounts import format_amount, parse_amount
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.cli.output import Result, Table, say
 from freehold.cli.progress import ProgressView
 from freehold.client import wallet as wallets
 from freehold.client.compose.folder import check_file
 from freehold.client.compose.model import ComposeFile
+from freehold.client.compose.preferences import parse_preferences
 from freehold.client.deploying import Deployer
+from freehold.client.forwarding import PublishedPorts
 from freehold.client.home import Home
 from freehold.client.images import LocalImages
 from freehold.client.nodes import NodeClient
 from freehold.client.plan import Candidate, Plan
 from freehold.client.planner import Grid, Wishes, make_plan
+from freehold.client.running import list_services
 from freehold.client.session import Session
 from freehold.client.survey import survey_grid
 from freehold.crypto.strkey import decode_account
@@ -65,7 +68,7 @@ def deploy(
             hint=first.hint or f"`freehold compose check {file}` lists every problem",
         )
     limit = parse_amount(max_price) if max_price is not None else None
-    wishes = Wishes(prefer=_wishes(prefer or []), max_price_per_hour=limit)
+    wishes = Wishes(prefer=parse_preferences(",".join(prefer or [])), max_price_per_hour=limit)
     home = Home.default()
     images = LocalImages(home)
     for service in found.model.services.values():
@@ -86,6 +89,13 @@ async def _plan_only(home: Home, model: ComposeFile, wishes: Wishes) -> Plan:
 
 
 async def _make_plan(session: Session, model: ComposeFile, wishes: Wishes, tenant: bytes) -> Plan:
+    _, running = await list_services(session, tenant)
+    if any(view.deployment == model.name and not view.has_ended for view in running):
+        raise RefusedError(
+            f"a deployment named {model.name} runs already",
+            code="deployment_exists",
+            hint=f"end it with `freehold down {model.name}`, or give this one another `name:`",
+        )
     survey = await survey_grid(session)
     account = await session.account(tenant)
     grid = Grid(
@@ -107,6 +117,7 @@ async def _deploy(
         say(plan_text(chosen))
         if ask and not await asyncio.to_thread(_agreed, chosen):
             return Result({**chosen.as_json(), "deployment": None}, "nothing was deployed, nothing was paid")
+        PublishedPorts(home).keep(model)
         async with NodeClient(session, wallet) as nodes:
             with ProgressView() as progress:
                 deployed = await Deployer(session, wallet, nodes, images, progress.tell).deploy(chosen)
@@ -133,18 +144,6 @@ def _agreed(plan: Plan) -> bool:
         return True
     say(f"pay {format_amount(plan.price.first_charge)} tokens now? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _wishes(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for text in (part for item in texts for part in item.split(",")):
-        key, equals, value = text.partition("=")
-        if not equals or key not in ("country", "farm", "city") or not value:
-            raise InvalidInputError(
-                f"{text[:60]!r} is not a wish", code="bad_preference", hint="write country=BE, city=Ghent or farm=ghent"
-            )
-        pairs.append((key, value))
-    return tuple(pairs)
 
 
 def plan_text(plan: Plan) -> str:

@@ -105,20 +105,20 @@ async def _logs(
     home: Home, wallet: wallets.Wallet, service: str, tail: int, *, follow: bool, collect: bool
 ) -> list[str]:
     session = Session(home, wallet)
-    lines: list[str] = []
+    collected = bytearray()
     try:
         _, views = await list_services(session, wallet.id)
         view = find_service(views, service)
         async with NodeClient(session, wallet) as nodes:
             async for chunk in stream_logs(nodes, view, tail=tail, follow=follow):
                 if collect:
-                    lines.append(chunk.decode(errors="replace").rstrip("\n"))
+                    collected += chunk
                 else:
                     sys.stdout.buffer.write(chunk)
                     sys.stdout.buffer.flush()
     finally:
         await session.close()
-    return lines
+    return collected.decode(errors="replace").splitlines()
 
 
 async def _down(home: Home, wallet: wallets.Wallet, deployment: str) -> list[ServiceView]:

@@ -38,6 +38,7 @@ CALL_MS = 10_000
 UPLOAD_MS = 60_000
 CHUNK = 256 * 1024
 POLL_S = 0.3
+_ARRIVED = ("running", "exited: exit 0")  # a service that has done its work and is not to be restarted has run
 RETRY_S = 1.0
 
 
@@ -182,16 +183,22 @@ class Deployer:
         deadline = asyncio.get_running_loop().time() + self._session.preset.accept_deadline_ms / 1000
         while pending:
             snapshot = await self._session.ledger.read([lease_key(id_) for id_ in pending])
-            for id_, job in list(pending.items()):
-                lease = snapshot.get(lease_key(id_), Lease)
-                if lease is None:
-                    raise RefusedError(f"{job.placement.name}: the ledger no longer holds the lease", code="lease_gone")
-                state = await self._state_of(job, lease)
-                if said.get(id_) != state:
-                    said[id_] = state
+            asked = list(pending.values())
+            states = await asyncio.gather(
+                *(self._state_of(job, snapshot.get(lease_key(job.id), Lease)) for job in asked)
+            )
+            for job, state in zip(asked, states, strict=True):
+                if said.get(job.id) != state:
+                    said[job.id] = state
                     self._tell(Progress(job.placement.name, state))
-                if state == "running":
-                    del pending[id_]
+                if state in _ARRIVED:
+                    del pending[job.id]
+                elif state.startswith("exited"):
+                    raise FreeholdError(
+                        f"{job.placement.name} has {state}",
+                        code="service_exited",
+                        hint="`freehold logs SERVICE` tells why; the contract stands until `freehold down` ends it",
+                    )
             if pending and asyncio.get_running_loop().time() > deadline:
                 names = ", ".join(f"{job.placement.name} ({said[id_]})" for id_, job in pending.items())
                 raise UnreachableError(
@@ -201,7 +208,9 @@ class Deployer:
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _state_of(self, job: LeaseJob, lease: Lease) -> str:
+    async def _state_of(self, job: LeaseJob, lease: Lease | None) -> str:
+        if lease is None:
+            raise RefusedError(f"{job.placement.name}: the ledger no longer holds the lease", code="lease_gone")
         missing = [member for member in lease.members if not member.accepted_ms]
         if missing:
             return f"{len(lease.members) - len(missing)} of {len(lease.members)} nodes accepted"

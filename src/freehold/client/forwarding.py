@@ -6,7 +6,11 @@ reset, and the next one finds the new holder (docs/spec/p2p.md, "Tunnels").
 
 import asyncio
 
+import msgspec
+
 from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
+from freehold.client.compose.model import ComposeFile
+from freehold.client.home import Home
 from freehold.client.nodes import NodeClient
 from freehold.client.session import Session
 from freehold.ledger.keys import lease_key
@@ -20,6 +24,37 @@ LOCALHOST = "127.0.0.1"
 OPEN_MS = 3_000
 PATIENCE_S = 40.0
 RETRY_S = 0.5
+
+
+class PublishedPorts:
+    """The local ports that compose files ask for, by service and container port; kept in the home when deploying."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._path = home.forwards_folder / "published.json"
+
+    def keep(self, model: ComposeFile) -> None:
+        """Remember a file's ports in place of what an earlier one of its name said."""
+        kept = {name: ports for name, ports in self._load().items() if not name.startswith(f"{model.name}/")}
+        for service in model.services.values():
+            ports = {port.target: port.published for port in service.ports if port.published}
+            if ports:
+                kept[f"{model.name}/{service.name}"] = ports
+        self._home.write(self._path, msgspec.json.encode(kept))
+
+    def local_port(self, service: str, port: int) -> int:
+        """Where a container port is to be listened for on this machine: its own number unless the file says another."""
+        return self._load().get(service, {}).get(port, port)
+
+    def _load(self) -> dict[str, dict[int, int]]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[int, int]])
+        except FileNotFoundError:
+            return {}
+        except (msgspec.DecodeError, ValueError) as error:
+            raise InvalidInputError(
+                f"{self._path} is damaged: {error}", code="bad_ports", hint="remove it; --local PORT does without"
+            ) from None
 
 
 class Forward:

@@ -37,6 +37,11 @@ class ServiceView:
         number = f"#{self.lease.replica}" if self.lease.replica else ""
         return f"{self.deployment}/{self.lease.service}{number}"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will never run again; its record stands until the last windows close."""
+        return self.status in ("closed", "ended")
+
 
 async def list_services(session: Session, tenant: bytes) -> tuple[int, list[ServiceView]]:
     """All standing leases of a tenant, proven at one height (given first)."""
@@ -55,6 +60,8 @@ def find_service(services: list[ServiceView], name: str) -> ServiceView:
         InvalidInputError: none, or several.
     """
     found = [view for view in services if name in (view.name, view.name.partition("/")[2], view.lease_id.hex())]
+    # A name may be used again while the record of the ended deployment still stands.
+    found = [view for view in found if not view.has_ended] or found[-1:]
     if len(found) == 1:
         return found[0]
     known = ", ".join(view.name for view in services) or "none"
@@ -98,7 +105,7 @@ async def close_deployment(
     """End every lease of a deployment that still runs; returns those that were ended."""
     ended = []
     for view in views:
-        if view.status in ("closed", "ended"):
+        if view.has_ended:
             continue
         await session.submit(wallet.account, Close(view.lease_id, reason))
         ended.append(view)

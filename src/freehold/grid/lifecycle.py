@@ -18,7 +18,7 @@ from freehold.agent.identity import create_keys
 from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
 from freehold.grid.founding import found
 from freehold.grid.layout import GridLayout, NodeLayout, make_layout
-from freehold.grid.namespaces import create_network, namespace_path, remove_network
+from freehold.grid.namespaces import create_bridge, create_network, namespace_path, remove_network
 from freehold.grid.processes import (
     daemon_pid,
     last_lines,
@@ -28,6 +28,7 @@ from freehold.grid.processes import (
     wait_until,
 )
 from freehold.runtime.containers import ContainerRuntime
+from freehold.runtime.places import RUN_ROOT
 
 READY_TIMEOUT_S = 30.0
 Say = Callable[[str], None]
@@ -66,9 +67,7 @@ def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say) -> GridLa
     with _exclusive(folder):
         layout = load_layout(folder)
         if layout is None:
-            layout = _free_layout(folder, nodes=nodes, farms=farms, preset=preset)
-            marker = _Marker(nodes, farms, preset, int(layout.host_ip.split(".")[2]))
-            (folder / "grid.json").write_bytes(msgspec.json.encode(marker))
+            layout = _claim_layout(folder, nodes=nodes, farms=farms, preset=preset)
         elif (len(layout.nodes), len(layout.farms), layout.preset) != (nodes, farms, preset):
             raise InvalidInputError(
                 f"{folder} holds a grid of {len(layout.nodes)} nodes on {len(layout.farms)} farms",
@@ -260,6 +259,18 @@ def _answers(url: str) -> bool:
     with contextlib.suppress(httpx2.HTTPError, OSError):
         return httpx2.get(f"{url}/v1/status", timeout=1.0, trust_env=False).status_code == 200
     return False
+
+
+def _claim_layout(folder: Path, *, nodes: int, farms: int, preset: str) -> GridLayout:
+    """Choose a subnet and take it by making the bridge; one grid of the machine at a time, or two take the same."""
+    RUN_ROOT.mkdir(mode=0o711, exist_ok=True)
+    with (RUN_ROOT / "grids.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        layout = _free_layout(folder, nodes=nodes, farms=farms, preset=preset)
+        marker = _Marker(nodes, farms, preset, int(layout.host_ip.split(".")[2]))
+        (folder / "grid.json").write_bytes(msgspec.json.encode(marker))
+        create_bridge(layout)
+    return layout
 
 
 def _free_layout(folder: Path, *, nodes: int, farms: int, preset: str) -> GridLayout:

@@ -27,12 +27,17 @@ def namespace_path(node: NodeLayout) -> Path:
     return Path("/run/netns") / node.namespace
 
 
-def create_network(layout: GridLayout) -> None:
-    """Make the bridge and every node's namespace; keeps what is already there."""
+def create_bridge(layout: GridLayout) -> None:
+    """Make the bridge with the host's address, which takes the grid's subnet; each step once."""
     if not Path(f"/sys/class/net/{layout.bridge}").exists():
         _ip("link", "add", layout.bridge, "type", "bridge")
-        _ip("address", "add", f"{layout.host_ip}/24", "dev", layout.bridge)
-        _ip("link", "set", layout.bridge, "up")
+    _ip("address", "replace", f"{layout.host_ip}/24", "dev", layout.bridge)
+    _ip("link", "set", layout.bridge, "up")
+
+
+def create_network(layout: GridLayout) -> None:
+    """Make the bridge and every node's namespace; keeps what is already there."""
+    create_bridge(layout)
     for node in layout.nodes:
         if namespace_path(node).exists() and Path(f"/sys/class/net/{node.link}").exists():
             continue

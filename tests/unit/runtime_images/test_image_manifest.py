@@ -5,7 +5,7 @@ import json
 
 import image_kit as kit
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.base.errors import FreeholdError
@@ -212,6 +212,7 @@ def test_digests_as_bytes():
     assert code_of(m.digest_text, b"short") == "bad_digest"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(IMAGE.manifest) - 1), st.integers(0, 255))
 def test_no_bytes_raise_anything_else(noise, position, byte):
     flipped = bytearray(IMAGE.manifest)

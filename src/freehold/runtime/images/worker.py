@@ -76,6 +76,7 @@ def _build(store: ImageStore, image: ImportedImage, work: Path) -> None:
     passwd = read_small(tree, spool, b"etc/passwd", MAX_FILE_BYTES)
     group = read_small(tree, spool, b"etc/group", MAX_FILE_BYTES)
     write_tree(tree, spool, root, notes)
+    _remove(spool)
     path = out / "image.erofs"
     erofs_digest = make_erofs(root, path, BUILD_SECONDS)
     path.chmod(0o400)

@@ -73,8 +73,11 @@ def verify(
     verdict = verify_proof(data, trusted, require=word)
     if export is None:
         return _result(verdict)
-    home.write(export, data)
-    export.chmod(_PROOF_MODE)
+    try:
+        home.write(export, data)
+        export.chmod(_PROOF_MODE)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {export}: {error.strerror}", code="cannot_write") from None
     say(f"proof of {len(data)} bytes written to {export}; it verifies anywhere with the genesis file alone")
     return _result(verdict, export, len(data))
 
@@ -95,9 +98,7 @@ def _names_a_file(target: str) -> bool:
     if Path(target).is_file():
         return True
     if target.startswith((".", "/")) or target.endswith(".json"):
-        raise InvalidInputError(
-            f"there is no file {target[:200]}", code="no_file", hint="name a proof file or a service"
-        )
+        raise InvalidInputError(f"no file {target[:200]}", code="no_file", hint="name a proof file or a service")
     return False
 
 

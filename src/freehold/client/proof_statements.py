@@ -101,7 +101,8 @@ def _epochs(facts: ProofFacts, lease: Lease) -> list[int]:
 def _settled_gaps(facts: ProofFacts, lease: Lease, name: str) -> list[tuple[int, Line]]:
     """Epochs that are missing between settled ones: void, or never claimed in time."""
     gaps: list[tuple[int, Line]] = []
-    for before, after in pairwise(entry.epoch for entry in lease.settlements):
+    settled = [entry.epoch for entry in lease.settlements]
+    for before, after in pairwise([*settled, lease.settled_epoch] if settled else []):
         if after - before <= 1:
             continue
         subject = f"{name} {_span_text(facts, before + 1, after - 1)}"
@@ -123,7 +124,8 @@ def _epoch_statement(facts: ProofFacts, lease: Lease, name: str, found: EpochEvi
         parts.append(_short_of(found))
     taken_over = [term for term in lease.terms if found.start_ms < term.from_ms < found.end_ms]
     if taken_over and taken_over[-1].decided_ms:
-        parts.append(f"in force from {_clock(facts, taken_over[-1].from_ms)}")
+        began = "began at" if found.term == 1 else "in force from"
+        parts.append(f"{began} {_clock(facts, taken_over[-1].from_ms)}")
     by_ledger = found.settled is not None and (found.draw is None or found.missing > 0)
     if found.draw is None:
         parts.append("counted by the ledger")

@@ -26,6 +26,7 @@ from freehold.protocol.messages import Mailbox
 MAX_DETAILED_EPOCHS = 8
 MAX_OPEN_EPOCHS = 24
 MAX_DRAW_ROUNDS = 16
+MAX_GAP_RECORDS = 6
 
 AskMailboxes = Callable[[bytes, Lease, int, int], Awaitable[list[Mailbox]]]  # lease id, lease, first and last epoch
 
@@ -211,11 +212,14 @@ class _Export:
         return lookup
 
     async def gap_keys(self) -> list[bytes]:
-        """Records of the epochs around those that are missing between settled ones: they show whether all were void."""
+        """Records that show whether the epochs missing between settled ones were void: around them, and their own."""
         numbers = [entry.epoch for entry in self.lease.settlements]
-        edges = [number for before, after in pairwise(numbers) if after - before > 1 for number in (before, after)]
-        await self.fetch(self.epoch_key(number) for number in edges)
-        return [self.epoch_key(number) for number in edges if self.epoch_record(number) is not None]
+        wanted: list[int] = []
+        for before, after in pairwise([*numbers, self.lease.settled_epoch] if numbers else []):
+            if after - before > 1:
+                wanted += [before, after, *range(before + 1, after)][:MAX_GAP_RECORDS]
+        await self.fetch(self.epoch_key(number) for number in wanted)
+        return [key for key in map(self.epoch_key, wanted) if self.pool.values[key] is not None]
 
 
 async def export_proof(
@@ -251,7 +255,8 @@ async def export_proof(
     budget = ProofBudget(trusted, export.pool)
     if not budget.add(export.base_keys()):
         raise InvalidInputError("not even the lease's own record fits into a proof file", code="oversized")
-    budget.add(gaps)
+    for key in gaps:
+        budget.add([key])
     for epoch in opened:
         if epoch in by_epoch:
             _add_open(export, budget, by_epoch[epoch])

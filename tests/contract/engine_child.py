@@ -30,7 +30,7 @@ from freehold.light.wire import decode_varint
 
 SENDERS = [PrivateKey.from_seed(bytes([n]) * 32) for n in range(1, 9)]
 CHAIN_ID = "kill-1"
-AHEAD = 4  # transactions of one sender on their way at a time
+AHEAD = 12  # transactions of one sender on their way at a time
 
 
 def tell(*words: object) -> None:
@@ -63,20 +63,26 @@ async def load(engine: EmbeddedEngine, sender: PrivateKey, run: int, *, early_ac
     newest = await engine.query(QueryRequest(keys.account_key(sender.public), engine.status().height))
     assert newest.value is not None
     nonce = decode_record(newest.value, Account).nonce
-    while True:
-        txs = [transfer(sender, nonce + ahead, 1 + run) for ahead in range(AHEAD)]
-        nonce += AHEAD
-        for tx in txs:
+    window = asyncio.Semaphore(AHEAD)
+
+    async def acknowledge(tx: bytes) -> None:
+        done = await engine.wait_committed(tx_id(tx))
+        assert done.result.code == 0
+        if not early_ack:
+            tell("ACK", tx_id(tx).hex(), done.height)
+        window.release()
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await window.acquire()
+            tx = transfer(sender, nonce, 1 + run)
+            nonce += 1
             answer = await engine.submit(tx)
             assert answer.code == 0, answer
             tell("OFFERED", tx_id(tx).hex())
             if early_ack:
                 tell("ACK", tx_id(tx).hex(), engine.status().height + 1)
-        for tx in txs:
-            done = await engine.wait_committed(tx_id(tx))
-            assert done.result.code == 0
-            if not early_ack:
-                tell("ACK", tx_id(tx).hex(), done.height)
+            group.create_task(acknowledge(tx))
 
 
 def forget(folder: Path) -> None:

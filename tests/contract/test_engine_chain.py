@@ -107,7 +107,7 @@ def test_a_crash_after_any_step_neither_loses_nor_contradicts(tmp_path: Path, st
     assert all(len(messages) == 1 for messages in block_hashes_by_height(signer).values())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(plan=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3)), max_size=6))
 def test_any_series_of_crashes_replays_to_the_live_root(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, int]]

@@ -29,6 +29,7 @@ from freehold.light.verify import verify_light_block
 CHILD = Path(__file__).parent / "engine_child.py"
 VALIDATOR = PrivateKey.from_seed(b"v" * 32)
 STEPS = ("executed", "proposal_saved", "vote_recorded", "vote_signed", "block_final", "application_committed")
+RECOVERY_SHARE = 0.1  # of kills that hit the first block after a start, often a resumed one
 # short gaps, so that kills land while blocks are made; the verdict window follows by the rules of presets
 PRESET = msgspec.structs.replace(MINIMAL, min_block_gap_ms=10, verdict_window_ms=600)
 
@@ -97,13 +98,14 @@ def kill_many(folder: Path, kills: int, *, seed: int, mode: str = "", steps: tup
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
     for run in range(kills):
-        step, count = dice.choice(steps), dice.randint(1, 12)
-        print(f"seed {seed} kill {run}: at {step} number {count} after the load began")
+        step, count, in_recovery = dice.choice(steps), dice.randint(1, 12), run > 0 and dice.random() < RECOVERY_SHARE
+        count = 1 if in_recovery else count
+        print(f"seed {seed} kill {run}: at {step} number {count} after {'start' if in_recovery else 'the load began'}")
         command = [sys.executable, str(CHILD), str(folder / "data"), str(genesis), str(run), mode]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
             assert child.stdout is not None
             lines: list[str] = []
-            ready = False
+            ready = in_recovery
             for line in child.stdout:
                 lines.append(line)
                 ready = ready or line.startswith("OFFERED")

@@ -1,6 +1,10 @@
 """The state store against full disks, damage, growth and two-step commits."""
 
+import os
+import random
+import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import lmdb
@@ -10,6 +14,7 @@ from freehold.base.errors import InvalidInputError, InvariantError
 from freehold.consensus.errors import StorageDamagedError, StorageError, StorageFullError
 from freehold.consensus.state_store import StateStore
 from freehold.consensus.storage import Storage, write_file
+from freehold.light.ics23 import SMT, CommitmentProof, verify_existence
 
 MIB = 1 << 20
 
@@ -135,6 +140,63 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "s" / "data.mdb").write_bytes(b"no database" * 1_000)
     with pytest.raises(StorageError, match="failed"):
         Storage(tmp_path / "s", ("x",))
+
+
+def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def logging_fsync(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def logging_rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr("os.fsync", logging_fsync)
+    monkeypatch.setattr(Path, "replace", logging_rename)
+    write_file(tmp_path / "f", b"new")
+    assert done == ["file", "rename", "folder"]
+
+
+def test_readers_see_whole_versions_while_blocks_are_committed(tmp_path: Path) -> None:
+    roots: dict[int, bytes] = {}
+    failures: list[BaseException] = []
+    seen: set[int] = set()
+    keys = [b"k%d" % n for n in range(64)]
+
+    def read(dice: random.Random) -> None:
+        try:
+            while len(roots) < 120:
+                height = max(0, store.height - dice.randrange(3))
+                key = dice.choice(keys)
+                value, raw = store.prove(key, height)
+                assert value is not None
+                verify_existence(SMT, roots[height], key, value, CommitmentProof.decode(raw))
+                assert int(value.split()[0]) <= height
+                assert int((store.get(key) or b"").split()[0]) >= int(value.split()[0])
+                seen.add(height)
+        except BaseException as error:
+            failures.append(error)
+
+    with StateStore.open(tmp_path / "s", 200, split=3) as store:
+        roots[0] = store.stage(0, dict.fromkeys(keys, b"0 x"))
+        store.commit()
+        threads = [threading.Thread(target=read, args=(random.Random(seed),)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        dice = random.Random(7)
+        for height in range(1, 120):
+            batch: dict[bytes, bytes | None] = {key: b"%d x" % height for key in dice.sample(keys, 20)}
+            roots[height] = store.stage(height, batch)
+            store.commit()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
+    assert len(seen) > 10
 
 
 def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

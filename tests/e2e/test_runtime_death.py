@@ -145,6 +145,13 @@ def test_watchdog_is_one_and_comes_back(node: Node) -> None:
     assert pss_kb < 10_000, pss_kb
 
 
+def test_watchdog_ends_with_its_run_folder(node: Node) -> None:
+    watchdog = node.runtime.watchdog.pid()
+    assert _alive(watchdog)
+    (node.places.run / "watchdog.lock").rename(node.places.run / "moved")
+    _wait(lambda: not _alive(watchdog))
+
+
 def test_container_that_lost_its_conmon_is_ended(node: Node) -> None:
     async def body() -> None:
         await node.begin("c", COUNT)
@@ -159,12 +166,12 @@ def test_container_that_lost_its_conmon_is_ended(node: Node) -> None:
 
 @pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_anywhere_leaves_nothing(
-    lab: Lab, container_image: Path, tmp_path: Path, count: int, request: pytest.FixtureRequest
+    lab: Lab, container_image: Path, home: Path, count: int, request: pytest.FixtureRequest
 ) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     request.node.user_properties.append(("seed", seed))
     print(f"seed {seed}")
-    chance, home, in_flight = random.Random(seed), tmp_path / "node", 0
+    chance, in_flight = random.Random(seed), 0
     places = Places(home, "node")
     for _ in range(count):
         with agent(lab, home, container_image, "churn") as (process, _):
@@ -182,7 +189,6 @@ def test_killed_anywhere_leaves_nothing(
         mounted = [line for line in leftovers(places, lab.node) if line.startswith("mount")]
         assert mounted == [f"mount {places.run}"]
     assert in_flight >= count * 2 // 3
-    node.close()
 
 
 def test_cleanup_unmounts_what_a_crash_kept_mounted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

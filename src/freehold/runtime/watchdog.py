@@ -143,6 +143,14 @@ class Watchdog:
         return False
 
 
+def _is_at(fd: int, path: str) -> bool:
+    """Whether an open file is the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
 def main(arguments: list[str]) -> int:
     """Become the node's watchdog and stay; the parent returns once that has happened.
 
@@ -176,6 +184,8 @@ def main(arguments: list[str]) -> int:
         if time.monotonic() - beat >= BEAT_SECONDS:
             beat = time.monotonic()
             os.utime(lock)
+            if not _is_at(lock, f"{run}/watchdog.lock"):
+                return 0  # the run folder is gone, and with it everything to watch
         time.sleep(pause)
 
 

@@ -94,7 +94,16 @@ def test_a_failing_tool_is_told_and_nothing_stays(tmp_path, monkeypatch, fault):
 @pytest.mark.root
 def test_a_cancelled_build_ends_its_tools(tmp_path, monkeypatch):
     marker = tmp_path / "started"
-    pipeline = ("unshare", "--pid", "--fork", "--kill-child", "--", "sh", "-c", f"echo $$ >{marker}; exec sleep 3{os.getpid()}")
+    pipeline = (
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--",
+        "sh",
+        "-c",
+        f"echo $$ >{marker}; exec sleep 3{os.getpid()}",
+    )
     monkeypatch.setattr(images, "_ISOLATED", ("setpriv", "--pdeathsig", "KILL", *pipeline))
     cache = tmp_path / "cache"
 

@@ -14,8 +14,9 @@ import image_kit as kit
 import pytest
 
 from freehold.base.errors import NotVerifiedError
+from freehold.runtime.images.blobs import BlobError
 from freehold.runtime.images.manifest import ImageError
-from freehold.runtime.images.store import ImageStore
+from freehold.runtime.images.store import ImageStore, lock_build
 
 pytestmark = pytest.mark.root
 
@@ -148,6 +149,8 @@ def test_killed_build_leaves_nothing_that_counts(tmp_path):
     process.wait()
     assert store.built(digest) is None
     assert work.is_dir()
+    ImageStore(tmp_path).sweep()
+    assert not work.exists()
     built = store.build_sync(digest)
     store.verify(built)
     assert not any((store.folder / "work").iterdir())
@@ -177,6 +180,26 @@ def test_hostile_layer_is_told_by_the_worker(tmp_path):
         store.build_sync(digest)
     assert caught.value.code == "bad_path"
     assert not any((store.folder / "work").iterdir())
+
+
+def test_missing_blobs_are_told(tmp_path):
+    store = ImageStore(tmp_path)
+    digest = good_image().into(store.blobs)
+    store.blobs.delete(kit.digest_of(good_image().stored[0]))
+    with pytest.raises(BlobError) as caught:
+        store.build_sync(digest)
+    assert caught.value.code == "no_such_blob"
+
+
+def test_sweep_leaves_running_builds_alone(tmp_path):
+    store = ImageStore(tmp_path)
+    (store.folder / "work" / "00").mkdir()
+    lock = lock_build(store.folder, "00", wait=True)
+    store.sweep()
+    assert (store.folder / "work" / "00").is_dir()
+    os.close(lock)
+    store.sweep()
+    assert not (store.folder / "work" / "00").exists()
 
 
 def test_other_bytes_in_the_image_file_are_noticed(tmp_path):

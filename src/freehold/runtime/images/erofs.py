@@ -49,7 +49,8 @@ def make_erofs(source: Path, output: Path, timeout_seconds: float) -> str:
     """
     check(len(bytes(source)) <= MAX_SOURCE_BYTES, "build_folder_path_is_short", path=str(source))
     options = [f"-U{FILESYSTEM_UUID}", "-x-1", "-zlz4", "--quiet"]
-    _run(["unshare", "--net", "--", "mkfs.erofs", *options, str(output), str(source)], timeout_seconds)
+    confined = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--"]
+    _run([*confined, "mkfs.erofs", *options, str(output), str(source)], timeout_seconds)
     return file_digest(output)
 
 
@@ -80,5 +81,5 @@ def _run(arguments: list[str], timeout_seconds: float, *, may_fail: bool = False
     if done.returncode != 0 and not may_fail:
         code = "disk_full" if "No space left" in output else "build_failed"
         hint = "free some disk space" if code == "disk_full" else ""
-        raise BuildError(f"{' '.join(arguments[:4])} failed: {output[-300:].strip()}", code=code, hint=hint)
+        raise BuildError(f"mkfs.erofs failed: {output[-300:].strip()}", code=code, hint=hint)
     return output

@@ -7,7 +7,9 @@ kill at any moment leaves a finished image or rubbish that the next build of tha
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import msgspec
 from freehold.base.codec import Record, decode
 from freehold.base.errors import CodecError, NotVerifiedError
 from freehold.base.limits import MIB
-from freehold.runtime.images.blobs import BlobStore
+from freehold.runtime.images.blobs import BlobError, BlobStore
 from freehold.runtime.images.erofs import BuildError, file_digest
 from freehold.runtime.images.manifest import ImageConfig, ImageError, require_digest
 from freehold.runtime.images.users import User, resolve_user
@@ -28,6 +30,7 @@ BUILDER_VERSION = "1"  # raised when the same manifest would give other bytes
 BUILD_SECONDS = 600
 MAX_RECORD_BYTES = 2 * MIB
 MAX_ANSWER_BYTES = 64 * 1024
+_KINDS = {"BlobError": BlobError, "ImageError": ImageError, "NotVerifiedError": NotVerifiedError}
 
 
 class BuiltRecord(Record):
@@ -172,10 +175,19 @@ class ImageStore:
 
     def collect(self, roots: list[str]) -> list[str]:
         """Remove built images and blobs of every image that is not among roots; returns the digests removed."""
+        self.sweep()
         removed = [digest for digest in self.images() if digest not in roots]
         for digest in removed:
             self.delete(digest)
         return removed + self.blobs.collect(roots)
+
+    def sweep(self) -> None:
+        """Remove what killed builds left behind; running ones are not touched. For a node's start."""
+        for path in (self.folder / "work").iterdir():
+            lock = lock_build(self.folder, path.name, wait=False)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
 
     def _command(self, manifest_digest: str) -> list[str]:
         # -I: neither the working folder nor PYTHONPATH decides what code unpacks foreign bytes.
@@ -193,8 +205,25 @@ class ImageStore:
             return image
         try:
             answer = json.loads(output[:MAX_ANSWER_BYTES])
-            kind = {"ImageError": ImageError, "NotVerifiedError": NotVerifiedError}.get(answer["kind"], BuildError)
+            kind = _KINDS.get(answer["kind"], BuildError)
             raise kind(str(answer["message"]), code=str(answer["code"]), hint=str(answer["hint"]))
         except (ValueError, KeyError, TypeError):
             tail = noise[-400:].decode("utf-8", "replace").strip()
             raise BuildError(f"the build ended with code {code}: {tail}", code="build_failed") from None
+
+
+def lock_build(folder: Path, name: str, *, wait: bool) -> int | None:
+    """Take the lock of a build; it ends with the descriptor, also by a kill.
+
+    Args:
+        folder: of the store.
+        name: hex digits of the manifest's digest.
+        wait: wait for another's build to end; else return None.
+    """
+    lock = os.open(folder / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

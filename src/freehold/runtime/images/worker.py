@@ -7,7 +7,6 @@ JSON object on standard output when it fails. The kernel releases its lock howev
 import contextlib
 import ctypes
 import errno
-import fcntl
 import json
 import os
 import resource
@@ -26,7 +25,7 @@ from freehold.runtime.images.erofs import make_erofs, tool_version
 from freehold.runtime.images.flatten import Layer, Notes, merge_layers, read_small, write_tree
 from freehold.runtime.images.importing import ImportedImage, load_image
 from freehold.runtime.images.manifest import GZIP_TYPES
-from freehold.runtime.images.store import BUILD_SECONDS, RECORD_VERSION, BuiltRecord, ImageStore
+from freehold.runtime.images.store import BUILD_SECONDS, RECORD_VERSION, BuiltRecord, ImageStore, lock_build
 from freehold.runtime.images.users import MAX_FILE_BYTES
 
 _PR_SET_PDEATHSIG = 1
@@ -46,9 +45,8 @@ def build_here(store: ImageStore, manifest_digest: str) -> None:
         FreeholdError: the image or the host does not allow it.
     """
     hexadecimal = manifest_digest[7:]
-    lock = os.open(store.folder / "locks" / hexadecimal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = lock_build(store.folder, hexadecimal, wait=True)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         if store.built(manifest_digest) is not None:
             return
         work = store.folder / "work" / hexadecimal
@@ -63,7 +61,8 @@ def build_here(store: ImageStore, manifest_digest: str) -> None:
         finally:
             _remove(work)
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _build(store: ImageStore, image: ImportedImage, work: Path) -> None:

@@ -26,11 +26,9 @@ def with_balance(account: Account, balance: int) -> Account:
 
 
 def debit(ctx: Context, account_id: bytes, amount: int) -> Code:
-    """Take an amount from an account, or refuse."""
+    """Take an amount from a sender's account, or refuse."""
     key = keys.account_key(account_id)
-    account = ctx.state.get(key, Account)
-    if account is None:
-        return Code.UNKNOWN_ACCOUNT
+    account = ctx.state.need(key, Account)
     if amount > account.balance - account.reserved:
         return Code.INSUFFICIENT_BALANCE
     ctx.state.put(key, with_balance(account, account.balance - amount))
@@ -72,8 +70,7 @@ def process_transfer(ctx: Context, tx: Tx, body: Transfer) -> Code:
     if not 1 <= body.amount <= MAX_AMOUNT:
         return Code.BAD_AMOUNT
     code = debit(ctx, tx.sender, body.amount) or receive(ctx, body.to, body.amount)
-    if not code:
-        ctx.events.append(Transferred(tx.sender, body.to, body.amount))
+    ctx.events.append(Transferred(tx.sender, body.to, body.amount))  # dropped again if it is refused
     return code
 
 

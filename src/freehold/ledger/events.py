@@ -3,7 +3,7 @@
 from freehold.base.codec import Record
 
 
-class Transferred(Record, tag="transfer"):
+class Transferred(Record, tag="transfer", gc=False):
     """Tokens moved between accounts."""
 
     sender: bytes

@@ -28,8 +28,8 @@ from freehold.ledger.transactions import (
     Tx,
     beacon_signing_bytes,
     decode_tx,
+    received_signing_bytes,
     tx_id,
-    tx_signing_bytes,
 )
 
 MAX_NONCES_AHEAD: Final = 1_024
@@ -66,7 +66,7 @@ class BlockInput(msgspec.Struct, frozen=True):
     txs: list[bytes]
 
 
-class TxResult(msgspec.Struct, frozen=True):
+class TxResult(msgspec.Struct, frozen=True, gc=False):
     """What became of a transaction; `events` are not part of consensus."""
 
     code: Code
@@ -142,7 +142,7 @@ def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
     for data in block.txs[1:]:
         ctx.events, ctx.data = [], b""
         tx = _read_tx(data)
-        code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx)
+        code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx, data)
         if code or isinstance(tx, Code):
             ctx.state.rollback()
             results.append(TxResult(code))
@@ -175,7 +175,7 @@ def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResul
     lane = Lane.REPORTS if isinstance(tx.body, FREE_BODIES) else Lane.USERS
     totals = read(view, keys.TOTALS, Totals)
     ctx = Context(view, height=height, time_ms=totals.time_ms if totals else 0, verify=verify)
-    code = _apply(ctx, rules_at(ctx.params, height), tx, is_check=True)
+    code = _apply(ctx, rules_at(ctx.params, height), tx, data, is_check=True)
     return CheckResult(code, lane, tx.sender, tx.nonce, tx.fee, identity)
 
 
@@ -193,7 +193,7 @@ def _charge(tx: Tx) -> int:
     return 0 if isinstance(tx.body, Claim) else tx.fee
 
 
-def _apply(ctx: Context, rules: RuleSet, tx: Tx, *, is_check: bool = False) -> Code:
+def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_check: bool = False) -> Code:
     """Authorise a transaction and execute its body in the context's open transaction."""
     process = rules.processes.get(type(tx.body))
     if process is None:
@@ -207,12 +207,12 @@ def _apply(ctx: Context, rules: RuleSet, tx: Tx, *, is_check: bool = False) -> C
     if len(tx.sender) != ID_BYTES:
         return Code.BAD_FIELD
     if isinstance(tx.body, FREE_BODIES):
-        code = _authorise_free(ctx, tx)
+        code = _authorise_free(ctx, tx, data)
         return code or process(ctx, tx, tx.body)
     account = ctx.state.get(keys.account_key(tx.sender), Account)
     if account is None:
         return Code.UNKNOWN_ACCOUNT
-    code = _check_paid(ctx, tx, account, is_check=is_check) or _check_signatures(ctx, tx, account)
+    code = _check_paid(ctx, tx, account, is_check=is_check) or _check_signatures(ctx, tx, data, account)
     if code:
         return code
     if tx.nonce != account.nonce:
@@ -231,7 +231,7 @@ def _apply(ctx: Context, rules: RuleSet, tx: Tx, *, is_check: bool = False) -> C
     return process(ctx, tx, tx.body)
 
 
-def _authorise_free(ctx: Context, tx: Tx) -> Code:
+def _authorise_free(ctx: Context, tx: Tx, data: bytes) -> Code:
     """A free body is signed by its sender's own key alone, and carries neither nonce nor fee."""
     if tx.nonce:
         return Code.WRONG_NONCE
@@ -241,7 +241,7 @@ def _authorise_free(ctx: Context, tx: Tx) -> Code:
         return Code.BAD_SIGNATURE
     if ctx.state.get(keys.node_key(tx.sender), Node) is None:
         return Code.UNKNOWN_NODE  # before the signature: checking one for nobody would be free work for strangers
-    return _verify_all(ctx, tx)
+    return _verify_all(ctx, tx, data)
 
 
 def _check_paid(ctx: Context, tx: Tx, account: Account, *, is_check: bool) -> Code:
@@ -255,12 +255,12 @@ def _check_paid(ctx: Context, tx: Tx, account: Account, *, is_check: bool) -> Co
     return Code.OK if tx.fee <= account.balance - account.reserved else Code.INSUFFICIENT_BALANCE
 
 
-def _check_signatures(ctx: Context, tx: Tx, account: Account) -> Code:
+def _check_signatures(ctx: Context, tx: Tx, data: bytes, account: Account) -> Code:
     """Check that signers of enough weight signed, each validly, and nobody else did."""
     if not account.threshold:
         if len(tx.signatures) != 1 or tx.signatures[0][0] != tx.sender:
             return Code.BAD_SIGNATURE
-        return _verify_all(ctx, tx)
+        return _verify_all(ctx, tx, data)
     if len(tx.signatures) > MAX_SIGNERS:
         return Code.TOO_MANY
     signers = dict(account.signers)
@@ -272,11 +272,11 @@ def _check_signatures(ctx: Context, tx: Tx, account: Account) -> Code:
             return Code.BAD_SIGNATURE
         previous = key
         total += signers[key]
-    return Code.NOT_ENOUGH_WEIGHT if total < account.threshold else _verify_all(ctx, tx)
+    return Code.NOT_ENOUGH_WEIGHT if total < account.threshold else _verify_all(ctx, tx, data)
 
 
-def _verify_all(ctx: Context, tx: Tx) -> Code:
-    message = tx_signing_bytes(tx)
+def _verify_all(ctx: Context, tx: Tx, data: bytes) -> Code:
+    message = received_signing_bytes(tx, data)
     for key, signature in tx.signatures:
         if len(signature) != SIGNATURE_BYTES or not ctx.verify(key, message, signature):
             return Code.BAD_SIGNATURE

@@ -83,7 +83,8 @@ class Overlay:
             InvariantError: it is not.
         """
         record = self.get(key, kind)
-        check(record is not None, "state_record_exists", key=key.hex(), kind=kind.__name__)
+        if record is None:
+            check(False, "state_record_exists", key=key.hex(), kind=kind.__name__)
         return cast(R, record)
 
     def put(self, key: bytes, record: Record) -> None:

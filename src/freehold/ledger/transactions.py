@@ -6,6 +6,7 @@ Tags and field order are consensus: they are only ever appended to.
 """
 
 from enum import IntEnum
+from functools import lru_cache
 
 from freehold.base.codec import Record, decode, encode
 from freehold.base.errors import CodecError
@@ -14,6 +15,8 @@ from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
 
 TX_VERSION = 1
 MAX_VALID_HEIGHTS = 10_000  # how far ahead `valid_until` may lie
+_LENGTH_BYTES = 4  # of a framed part
+_NO_SIGNATURES = encode([])
 
 
 class Resources(Record):
@@ -72,7 +75,7 @@ class LeaseOrder(Record):
     local_volume: bool = False  # it keeps data on its node: no failover, unless it may start empty
 
 
-class Transfer(Record, tag=1):
+class Transfer(Record, tag=1, gc=False):
     """Move `amount` to `to`; an unknown `to` becomes an account and keeps a record deposit aside."""
 
     to: bytes
@@ -247,7 +250,7 @@ Body = (
 FREE_BODIES = (Accept, Report, Verdict)
 
 
-class Tx(Record):
+class Tx(Record, gc=False):
     """A signed transaction. `sender` is an account id or, for free bodies and challenges, a node id.
 
     `nonce` is the sender's next (0 for free bodies); `valid_until` is the last height at which it may be included.
@@ -287,6 +290,18 @@ def tx_signing_bytes(tx: Tx) -> bytes:
     """What the signers sign: the transaction without its signatures, tagged, with the chain id."""
     unsigned = Tx(tx.version, tx.chain_id, tx.sender, tx.nonce, tx.fee, tx.valid_until, tx.body, [])
     return signing_bytes(Purpose.TX_SIGN, tx.chain_id, encode(unsigned))
+
+
+@lru_cache(maxsize=8)
+def _signing_prefix(chain_id: str) -> bytes:
+    """What all signed bytes of one chain's transactions begin with; the length of the transaction follows."""
+    return signing_bytes(Purpose.TX_SIGN, chain_id, b"")[:-_LENGTH_BYTES]
+
+
+def received_signing_bytes(tx: Tx, data: bytes) -> bytes:
+    """As `tx_signing_bytes`, of a transaction that was decoded from `data`: cut out rather than encoded again."""
+    unsigned = data[: len(data) - len(encode(tx.signatures))] + _NO_SIGNATURES
+    return _signing_prefix(tx.chain_id) + len(unsigned).to_bytes(_LENGTH_BYTES, "big") + unsigned
 
 
 def tx_id(data: bytes) -> bytes:

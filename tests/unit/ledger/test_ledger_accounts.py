@@ -3,7 +3,7 @@
 import pytest
 from ledger_grid import Grid, Key
 
-from freehold.base.amounts import TOKEN
+from freehold.base.amounts import MAX_AMOUNT, TOKEN
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import SetSigners, Transfer
 
@@ -30,6 +30,13 @@ def test_a_transfer_to_oneself_costs_its_fee_alone(grid: Grid) -> None:
     before = grid.balance(tenant.public)
     grid.ok(tenant, Transfer(tenant.public, TOKEN))
     assert grid.balance(tenant.public) == before - grid.preset.min_fee
+
+
+def test_the_smallest_and_the_largest_amount(grid: Grid) -> None:
+    tenant, to = grid.tenants[0], grid.tenants[1].public
+    grid.ok(tenant, Transfer(to, 1))
+    assert grid.run(tenant, Transfer(to, MAX_AMOUNT)) == Code.INSUFFICIENT_BALANCE
+    assert grid.run(tenant, Transfer(to, MAX_AMOUNT + 1)) == Code.BAD_AMOUNT
 
 
 def test_a_malformed_destination(grid: Grid) -> None:

@@ -22,6 +22,7 @@ from freehold.ledger.transactions import (
     Tx,
     Verdict,
     decode_tx,
+    received_signing_bytes,
     tx_signing_bytes,
 )
 
@@ -244,6 +245,15 @@ def test_a_signed_transaction_survives_decoding() -> None:
     assert isinstance(tx, Tx)
     assert encode(tx) == data
     assert tx.nonce == 7
+
+
+@pytest.mark.parametrize("signers", [0, 1, 3, 16, 20])
+def test_signing_bytes_cut_from_the_data_are_those_that_were_signed(signers: int) -> None:
+    keys_of = [Key(f"s{at}") for at in range(signers)]
+    for body in (Transfer(TO, 1), Claim(ZERO, 0, 23), SetSigners([(TO, 1)] * 20, 1)):
+        data = sign_tx(Key("a"), body, 7, signers=keys_of)
+        tx = decode_tx(data)
+        assert received_signing_bytes(tx, data) == tx_signing_bytes(tx)
 
 
 SHARED = Grid()

@@ -167,6 +167,8 @@ def is_void(facts: ProofFacts, epoch: int) -> bool:
 
 def all_void_between(facts: ProofFacts, first: int, last: int) -> bool:
     """Whether the file shows that each epoch between two settled ones was void."""
+    if last - first > facts.preset.report_epochs:  # the ring of records cannot show it
+        return False
     before, after = facts.epoch_record(first), facts.epoch_record(last)
     if before is not None and after is not None:
         return after.void_ms_before - before.void_ms_before == (last - first - 1) * facts.preset.epoch_ms

@@ -14,7 +14,7 @@ from freehold.base.errors import CodecError, FreeholdError, NotVerifiedError
 from freehold.base.ids import is_id, is_name
 from freehold.base.limits import MAX_LEASES_PER_NODE
 from freehold.base.presets import Preset
-from freehold.ledger import keys
+from freehold.ledger import keys, schedule
 from freehold.ledger.context import preset_values
 from freehold.ledger.genesis import parse_preset
 from freehold.ledger.records import Deployment, EpochRecord, Lease, Member, Node, NodeSlot, Params, ReportRecord, Totals
@@ -158,7 +158,18 @@ def _read_values(verified: VerifiedFacts) -> ProofFacts:
             _place(facts, key, value)
     if not facts.leases:
         _refuse("the proof shows no lease", "no_lease")
+    _check_epochs(facts)
     return facts
+
+
+def _check_epochs(facts: ProofFacts) -> None:
+    """No record speaks of an epoch that has not begun."""
+    numbers = [lease.settled_epoch for lease in facts.leases.values()]
+    numbers += [record.epoch for record in facts.rings.values() if record is not None]
+    numbers += [report.epoch for report in facts.reports.values() if report is not None]
+    newest = schedule.epoch_at(facts.preset, facts.genesis_ms, facts.totals.time_ms)
+    if facts.totals.epoch != newest or not all(0 <= number <= newest for number in numbers):
+        _refuse("a record of the ledger speaks of an epoch that has not begun", "bad_record")
 
 
 def _place(facts: ProofFacts, key: bytes, value: bytes | None) -> None:

@@ -6,7 +6,6 @@ Texts are functions of the proof alone, so two readers of one file read the same
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from operator import itemgetter
 
 from freehold.base.amounts import format_amount
 from freehold.client.epoch_evidence import EpochEvidence, Word, all_void_between, epoch_evidence, is_void
@@ -68,21 +67,49 @@ def lease_statements(facts: ProofFacts, lease_id: bytes) -> tuple[list[Statement
     """
     lease, name = facts.leases[lease_id], service_name(facts, lease_id)
     statements: list[Statement] = []
-    gaps = _settled_gaps(facts, lease, name)  # by epoch
+    gaps = _settled_gaps(facts, lease)
     for epoch in _epochs(facts, lease):
         if epoch >= lease.settled_epoch and is_void(facts, epoch):
-            gaps.append((epoch, Line(f"{name} {_epoch_text(facts, epoch)}", _VOID)))
+            gaps.append(_Gap(epoch, epoch, _VOID, counts=False))
             continue
         found = epoch_evidence(facts, lease_id, epoch)
         if found is None:
-            gaps.append((epoch, Line(f"{name} {_epoch_text(facts, epoch)}", "not settled yet, and not in this proof")))
+            gaps.append(_Gap(epoch, epoch, "not settled yet, and not in this proof", counts=False))
         elif found.word is None:
-            subject = f"{name} {_epoch_text(facts, epoch)}"
-            gaps.append((epoch, Line(subject, _unserved_detail(lease, found), counts=True)))
+            gaps.append(_Gap(epoch, epoch, _unserved_detail(lease, found), counts=True))
         else:
             statements.append(_epoch_statement(facts, lease, name, found, found.word))
     statements += _claims(facts, lease_id, lease, name)
-    return statements, [line for _, line in sorted(gaps, key=itemgetter(0))]
+    lines = [Line(f"{name} {_span_text(facts, gap.first, gap.last)}", gap.detail, gap.counts) for gap in _joined(gaps)]
+    return statements, lines
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Epochs first..last of which one thing is said."""
+
+    first: int
+    last: int
+    detail: str
+    counts: bool
+
+
+def _joined(gaps: list[_Gap]) -> list[_Gap]:
+    """Gaps in order, neighbours that say the same as one."""
+    joined: list[_Gap] = []
+    for gap in sorted(gaps, key=lambda gap: gap.first):
+        before = joined[-1] if joined else None
+        if before is not None and (before.last + 1, before.detail) == (gap.first, gap.detail):
+            joined[-1] = _Gap(before.first, gap.last, gap.detail, gap.counts)
+        else:
+            joined.append(gap)
+    return joined
+
+
+def _open_from(facts: ProofFacts, lease: Lease) -> int:
+    """The first epoch that is not settled and can still be."""
+    start = schedule.epoch_at(facts.preset, facts.genesis_ms, lease.started_ms)
+    return max(lease.settled_epoch, start, schedule.oldest_claimable(facts.preset, facts.totals.epoch))
 
 
 def _epochs(facts: ProofFacts, lease: Lease) -> list[int]:
@@ -91,25 +118,28 @@ def _epochs(facts: ProofFacts, lease: Lease) -> list[int]:
     if not lease.started_ms:
         return settled
     preset, genesis_ms = facts.preset, facts.genesis_ms
-    first = max(lease.settled_epoch, schedule.epoch_at(preset, genesis_ms, lease.started_ms))
     closed = schedule.epoch_at(preset, genesis_ms, facts.totals.time_ms - preset.report_window_ms) - 1
-    end = leases.end_ms(lease, facts.totals.void_ms)
-    last = min(closed, schedule.epoch_at(preset, genesis_ms, end - 1), first + preset.report_epochs)
-    return settled + list(range(first, last + 1))
+    end = schedule.epoch_at(preset, genesis_ms, leases.end_ms(lease, facts.totals.void_ms) - 1)
+    return settled + list(range(_open_from(facts, lease), min(closed, end) + 1))
 
 
-def _settled_gaps(facts: ProofFacts, lease: Lease, name: str) -> list[tuple[int, Line]]:
-    """Epochs that are missing between settled ones: void, or never claimed in time."""
-    gaps: list[tuple[int, Line]] = []
-    settled = [entry.epoch for entry in lease.settlements]
-    for before, after in pairwise([*settled, lease.settled_epoch] if settled else []):
-        if after - before <= 1:
+def _settled_gaps(facts: ProofFacts, lease: Lease) -> list[_Gap]:
+    """Epochs that are missing between settled ones, or before those that can still be: void, or claimed too late."""
+    if not lease.started_ms:
+        return []
+    start = schedule.epoch_at(facts.preset, facts.genesis_ms, lease.started_ms)
+    settled = [entry.epoch for entry in lease.settlements] or [max(start, lease.settled_epoch) - 1]
+    following = settled[-1] + 1
+    spans = [(before + 1, after) for before, after in pairwise(settled)]
+    spans += [(following, lease.settled_epoch), (max(following, lease.settled_epoch), _open_from(facts, lease))]
+    gaps: list[_Gap] = []
+    for first, after in spans:
+        if first >= after:
             continue
-        subject = f"{name} {_span_text(facts, before + 1, after - 1)}"
-        if all_void_between(facts, before, after):
-            gaps.append((before + 1, Line(subject, _VOID)))
+        if all_void_between(facts, first - 1, after):
+            gaps.append(_Gap(first, after - 1, _VOID, counts=False))
         else:
-            gaps.append((before + 1, Line(subject, "nothing settled: void, or not claimed in time", counts=True)))
+            gaps.append(_Gap(first, after - 1, "nothing settled: void, or not claimed in time", counts=True))
     return gaps
 
 

@@ -66,6 +66,7 @@ class Verdict:
             "contract": [{"subject": line.subject, "detail": line.detail} for line in self.contract],
             "validators": self.validators,
             "assumes": self.assumes,
+            "trust": "genesis",
             "chain_id": self.chain_id,
         }
         if self.height:

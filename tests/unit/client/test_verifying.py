@@ -215,11 +215,10 @@ def test_a_halt_of_whole_epochs_is_void() -> None:
     grid.block(dt=3 * MINIMAL.epoch_ms)
     grid.next_epoch()
     grid.next_epoch()
-    gaps = gap_texts(grid.verify(grid.export(lease)))
-    assert any(f"epoch {halted} " in text and "void" in text for text in gaps)
+    span = f"epochs {halted}-{halted + 2} "
+    assert any(span in text and "void" in text for text in gap_texts(grid.verify(grid.export(lease))))
     grid.claim_all(lease)
-    verdict = grid.verify(grid.export(lease))
-    assert any(f"epochs {halted}-{halted + 2} " in text and "void" in text for text in gap_texts(verdict))
+    assert any(span in text and "void" in text for text in gap_texts(grid.verify(grid.export(lease))))
 
 
 def test_without_a_probe_nobody_saw_the_service() -> None:
@@ -335,6 +334,7 @@ def test_witnesses_against_the_draw_are_refused(two: tuple[ProofGrid, bytes]) ->
         {"prepaid_ms": 1 << 62},
         {"started_ms": -5},
         {"terms": [(9, 0, 0)]},
+        {"settled_epoch": 1 << 40},
     ],
 )
 def test_records_that_the_rules_never_write_are_refused(two: tuple[ProofGrid, bytes], change: dict[str, Any]) -> None:
@@ -362,3 +362,20 @@ def test_a_proof_of_no_lease_is_refused(two: tuple[ProofGrid, bytes]) -> None:
     assert code_of(grid, grid.file_of([keys.PARAMS, keys.TOTALS])) == "no_lease"
     assert code_of(grid, grid.file_of([keys.PARAMS, keys.TOTALS, keys.lease_key(ZERO)])) == "absent_record"
     assert code_of(grid, grid.file_of([keys.PARAMS])) == "not_in_proof"
+
+
+def test_epochs_that_nobody_claimed_in_time_count_against_the_proof() -> None:
+    preset = replace(MINIMAL, report_epochs=4)
+    grid = ProofGrid(preset)
+    grid.next_epoch()
+    (lease,) = grid.deploy(grid.tenants[0], [[0, 3]])
+    for _ in range(7):
+        grid.next_epoch()
+    for settled in (False, True):
+        if settled:
+            grid.claim_all(lease)
+        verdict = grid.verify(grid.export(lease))
+        assert verdict.problem is None
+        assert grid.verify(grid.export(lease), require=Word.CLAIMED).exit_code == (0 if settled else 5)
+    # Once the newest are claimed, the record of what was settled begins with them: it says nothing of what was before.
+    assert min(epochs(verdict)) > 2

@@ -234,13 +234,13 @@ def contract_lines(facts: ProofFacts, lease_id: bytes) -> list[Line]:
     lease, name = facts.leases[lease_id], service_name(facts, lease_id)
     now, void_ms = facts.totals.time_ms, facts.totals.void_ms
     state = leases.status(lease, now, void_ms)
-    until = _time(leases.end_ms(lease, void_ms)) if lease.started_ms else "not started"
+    span = f"since {_time(lease.started_ms)}, prepaid until {_time(leases.end_ms(lease, void_ms))}"
     resources = lease.resources
     probe = ProbeKind(lease.probe.kind) if lease.probe.kind in list(ProbeKind) else ProbeKind.NONE
     port = f" port {lease.probe.port}{_plain(lease.probe.path)}" if probe is not ProbeKind.NONE else ""
     return [
         Line(f"{name} tenant", encode_account(lease.tenant)),
-        Line(f"{name} state", f"{state.value}; prepaid until {until}"),
+        Line(f"{name} state", f"{state.value} {span}" if lease.started_ms else state.value),
         *[Line(f"{name} member {n + 1}", _member_text(facts, lease, n)) for n in range(len(lease.members))],
         *[
             Line(f"{name} term {n + 1}", f"node {_node(lease.members[term.member].node)} from {_time(term.from_ms)}")

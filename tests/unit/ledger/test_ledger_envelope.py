@@ -130,6 +130,15 @@ def test_a_nonce_too_far_ahead_or_negative(grid: Grid) -> None:
     refused(grid, pay(grid, nonce=-1), Code.WRONG_NONCE)
 
 
+def test_a_later_nonce_is_not_judged_by_a_balance_that_may_still_come(grid: Grid) -> None:
+    too_much = Transfer(TO, 5_000 * TOKEN)
+    assert grid.check(grid.tx(grid.tenants[0], too_much, nonce=0)) == Code.INSUFFICIENT_BALANCE
+    later = grid.tx(grid.tenants[0], too_much, nonce=1)
+    assert grid.check(later) == Code.OK
+    gift = grid.tx(grid.faucet, Transfer(grid.tenants[0].public, 5_000 * TOKEN))
+    assert [result.code for result in grid.block(gift, pay(grid), later, dt=1)] == [0, 0, 0]
+
+
 def test_fees_and_balance(grid: Grid) -> None:
     refused(grid, pay(grid, fee=FEE - 1), Code.FEE_TOO_LOW)
     refused(grid, pay(grid, fee=-1), Code.FEE_TOO_LOW)

@@ -31,10 +31,11 @@ class MempoolFullError(RefusedError):
     """No room for this transaction now."""
 
 
-def storage_full(path: object) -> StorageFullError:
-    """Build the error of a full disk under a path."""
+def storage_full(path: object, cause: object = "") -> StorageFullError:
+    """Build the error of a full disk under a path, with the system's own words when there are any."""
+    words = f" ({cause})" if cause else ""
     return StorageFullError(
-        f"no space is left for {path}: nothing was acknowledged, the node stops",
+        f"no space is left for {path}: nothing was acknowledged, the node stops{words}",
         code="disk_full",
         hint="free space on that disk, then start the node again; it goes on where it stopped",
     )

@@ -125,7 +125,7 @@ class Storage:
                 break
             except lmdb.MapFullError as error:
                 if not self._grow():
-                    raise storage_full(self.path) from error
+                    raise storage_full(self.path, error) from error
             except (lmdb.Error, OSError) as error:
                 raise _typed(error, self.path) from error
         with self.lock:
@@ -183,7 +183,7 @@ def _sync(path: Path) -> None:
 def _typed(error: Exception, path: Path) -> StorageError:
     full = isinstance(error, lmdb.DiskError | lmdb.MapFullError)
     if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _is_full(path):
-        return storage_full(path)
+        return storage_full(path, error)
     return StorageError(
         f"the storage at {path} failed: {error}",
         code="storage_failed",

@@ -56,7 +56,7 @@ class Gate:
         Raises:
             UnreachableError: too many requests are at work.
         """
-        wait_s = self._rates.take(client, points, self._now_s())
+        wait_s = self.charge(client, points)
         if wait_s:
             return wait_s
         mine = self._active.get(client, 0)
@@ -65,6 +65,10 @@ class Gate:
         self._active[client] = mine + 1
         self._total += 1
         return 0.0
+
+    def charge(self, client: str, points: float) -> float:
+        """Take points of a client, at most a whole burst; gives 0.0, or the seconds after which they can be taken."""
+        return self._rates.take(client, min(points, self._rates.burst), self._now_s())
 
     def leave(self, client: str) -> None:
         """A request that was let in is done."""
@@ -109,6 +113,11 @@ def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Cal
             argument = await read_body(request, route.body)
         elif request.path_params:
             argument = request.path_params["id"]
+        if route.more_points is not None:
+            client = client_of(request.client.host if request.client else "")
+            wait_s = gate.charge(client, route.more_points(service, argument))
+            if wait_s:
+                return _rate_limited(wait_s)
         return _json(200, await route.call(service, argument))
 
     async def endpoint(request: HttpRequest) -> Response:

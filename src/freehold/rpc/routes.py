@@ -24,6 +24,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         query: the query's parameters: optional whole numbers.
         body: the body.
         points: what a request costs of its client's rate.
+        more_points: what this one costs beyond that, once it is decoded.
         time_limit_s: after which it is given up.
         statuses: of errors that it may answer with, beyond those that every route has.
     """
@@ -37,6 +38,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     query: type[answers.Request] | None = None
     body: type[answers.Request] | None = None
     points: float = 1.0
+    more_points: Callable[[Service, Any], float] | None = None
     time_limit_s: float = 10.0
     statuses: tuple[int, ...] = ()
 
@@ -68,6 +70,7 @@ ROUTES: Final = (
         answer=answers.StateAnswer,
         call=Service.state,
         body=answers.StateRequest,
+        more_points=Service.state_points,
         statuses=(404, 410),
     ),
     Route(

@@ -358,6 +358,17 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_back():
     assert error_of(responses[-1], 429)["code"] == "rate_limited" and int(responses[-1].headers["retry-after"]) >= 9
 
 
+def test_many_keys_of_old_versions_cost_more():
+    old = {"keys": ["50"] * 100, "height": 1}
+
+    async def work(face: Face) -> Any:
+        return [await face.post("/v1/state", body) for body in (old, old, {"keys": ["50"]})]
+
+    first, second, light = ask(work, desk_at(50), rate=0.1, burst=160)
+    assert (first.status_code, second.status_code, light.status_code) == (200, 429, 200)
+    assert error_of(second, 429)["code"] == "rate_limited"
+
+
 def test_too_many_requests_at_work_are_told_to_wait(monkeypatch):
     monkeypatch.setattr("freehold.rpc.app.MAX_ACTIVE_PER_CLIENT", 2)
     desk = desk_at(3)

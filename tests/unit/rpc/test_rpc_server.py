@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -125,6 +126,21 @@ def test_connections_are_bounded_for_each_client_and_places_come_back():
         return [refused == b"", b"200 OK" in later]
 
     assert serve(work) == [True, True]
+
+
+def test_answers_are_not_held_back_by_the_kernel():
+    """Head and body are two writes: with Nagle's delay the second waits 40 ms for the first's acknowledgement."""
+
+    async def work(port: int, server: Server) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        (connection,) = server.server_state.connections
+        option = connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        return int(option)
+
+    assert serve(work) == 1
 
 
 def test_requests_on_one_connection_are_answered_in_turn():

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ class ProofGrid(Grid):
                     found.append(WorkloadSeen(key[1:], leases.term_at(lease, time_ms), True))
         return found[:4]
 
+    @contextmanager
+    def stored(self) -> Iterator[StateStore]:
+        """The state as it stands, in a real store; in memory, for nothing here has to survive."""
+        memory = Path("/dev/shm")
+        with (
+            tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+            StateStore.open(Path(folder) / "s", 1) as store,
+        ):
+            store.stage(0, self.state)
+            store.commit()
+            yield store
+
     # -- proofs -------------------------------------------------------------------------------------------------
 
     def export(self, lease: bytes, *, with_mail: bool = True, ask: AskMailboxes | None = None) -> bytes:
@@ -191,9 +204,7 @@ class ProofGrid(Grid):
 
     def file_of(self, wanted: Iterable[bytes], entries: Iterable[bytes] = ()) -> bytes:
         """A proof file of just these keys and entries, whatever they are worth."""
-        with tempfile.TemporaryDirectory() as folder, StateStore.open(Path(folder) / "s", 1) as store:
-            store.stage(0, self.state)
-            store.commit()
+        with self.stored() as store:
             found = asyncio.run(Reader(self, store).read(list(wanted)))
         height = found.at.height
         statements = [

@@ -78,6 +78,7 @@ def with_answer(leaf: DutyLeaf, **changes: object) -> DutyLeaf:
 
 DUTY_CHANGES: dict[str, tuple[Callable[[DutyLeaf], DutyLeaf], str]] = {
     "unsigned": (lambda leaf: with_answer(leaf, signature=bytes(64)), "unsigned_entry"),
+    "no_signature": (lambda leaf: with_answer(leaf, signature=b""), "unsigned_entry"),
     "other_height": (lambda leaf: with_answer(leaf, height=9), "unsigned_entry"),
     "other_node": (lambda leaf: with_answer(leaf, node=ZERO), "unproven_entry"),
     "other_witness": (lambda leaf: with_answer(leaf, witness=ZERO), "unproven_entry"),

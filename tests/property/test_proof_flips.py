@@ -53,8 +53,7 @@ def test_bytes_flipped_all_over_the_file() -> None:
 @pytest.mark.long
 def test_every_byte_flipped() -> None:
     for at in range(len(DATA)):
-        check_flip(at, 1)
-        check_flip(at, 1 << (at % 7 + 1))
+        check_flip(at, 1)  # the bit that most often leaves hex, base64 and JSON well formed
 
 
 @pytest.mark.parametrize("cut", [0, 1, 1000, len(DATA) - 1])

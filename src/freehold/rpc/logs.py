@@ -1,5 +1,6 @@
 """Log lines of the daemon: one JSON object each on stderr, with time, level, event and fields."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -48,8 +49,10 @@ class JsonLog:
         if left_out:
             line["left_out"] = left_out
         out = self._out or sys.stderr
-        out.write(msgspec.json.encode(line, enc_hook=str).decode() + "\n")
-        out.flush()
+        # A log on a full disk must not end a ledger that still answers and says why it halted.
+        with contextlib.suppress(OSError):
+            out.write(msgspec.json.encode(line, enc_hook=str).decode() + "\n")
+            out.flush()
 
     def take_over(self) -> None:
         """Send what libraries log (warnings and above) through this log, without tracebacks."""

@@ -155,3 +155,11 @@ def test_log_lines_are_json_and_nobody_floods_them():
     assert len(lines) == MAX_REPEATS + 2
     assert lines[0]["level"] == "warning" and lines[0]["event"] == "bad_peer" and lines[0]["n"] == 0
     assert lines[-1]["left_out"] == 5
+
+
+def test_a_log_on_a_full_disk_ends_nothing():
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    JsonLog(Full()).write("anything")

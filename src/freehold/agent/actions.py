@@ -209,10 +209,10 @@ class Actions:
 
     async def resume(self) -> None:
         """After the agent's restart, with the spec at hand: listen again for the services that the container names."""
-        if self.container is not None:
-            self.follow(self.container)
         if self.spec is not None:
             await self._services.tunnels.open(self._lease_id, self._lease.deployment.hex(), self.spec.peers)
+        if self.container is not None:
+            self.follow(self.container)
 
     async def _follow(self, container: Container) -> None:
         ended = await self._services.runtime.wait(container.id)
@@ -317,6 +317,12 @@ class Actions:
         except (FreeholdError, OSError):
             return 0, 0
         return found.memory_bytes, found.cpu_us
+
+
+def ended_by_itself(container: Container) -> bool:
+    """Whether a container has ended of its own doing, so that its restart policy decides."""
+    own = (ExitReason.EXITED, ExitReason.SIGNALED, ExitReason.OOM)
+    return container.exit is not None and container.status is Status.EXITED and container.exit.reason in own
 
 
 def describe_exit(ended: Exit) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from freehold.base.codec import Record, decode, encode
@@ -25,10 +26,15 @@ class Mailboxes:
     def __init__(self, folder: Path, keep_epochs: int) -> None:
         self._folder = folder
         self._keep_epochs = keep_epochs
+        self._adding = threading.Lock()  # leaves of one epoch arrive from several nodes at once
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def add(self, lease: bytes, epoch: int, evidence: list[ProvenEvidence], duties: list[ProvenDuty]) -> None:
         """Keep leaves of an epoch beside those that are there; repeats and what exceeds the bound are dropped."""
+        with self._adding:
+            self._add(lease, epoch, evidence, duties)
+
+    def _add(self, lease: bytes, epoch: int, evidence: list[ProvenEvidence], duties: list[ProvenDuty]) -> None:
         kept = self._read(lease, epoch)
         known = {encode(leaf) for leaf in [*kept.evidence, *kept.duties]}
         merged = _Leaves(

@@ -9,7 +9,7 @@ import asyncio
 
 import structlog
 
-from freehold.agent.actions import Actions, Services
+from freehold.agent.actions import Actions, Services, ended_by_itself
 from freehold.agent.core.desired import Want
 from freehold.agent.core.machine import (
     Action,
@@ -51,10 +51,14 @@ class LeaseWorker:
         return self.machine.phase is Phase.GONE
 
     def adopt(self, container: Container) -> None:
-        """After the agent's start: a container of this lease is there."""
-        if container.status is Status.RUNNING:
+        """After the agent's start: a container of this lease is there, running, or ended by itself meanwhile.
+
+        One that ended counts as found too: its exit then goes to its restart policy like any other. What the agent,
+        the watchdog or a reboot stopped is started afresh when the ledger wants it.
+        """
+        if container.status is Status.RUNNING or ended_by_itself(container):
+            self._actions.container = container
             self.notify(Found("adopt", container.term))
-            self._actions.follow(container)
 
     def refresh(self, stimulus: str) -> None:
         """Pass on what the ledger wants now, and whether the fence holds; renew the watchdog's deadline."""

@@ -7,6 +7,8 @@ from verifying clients, and what counts is what those clients were answered.
 import asyncio
 import base64
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -67,11 +69,7 @@ class Load:
 
 async def check(client: LedgerClient, load: Load, hashes: dict[int, bytes]) -> None:
     """Everything that was acknowledged is there; no header that was seen has changed."""
-    for height, digest in hashes.items():
-        assert header_hash((await client.light_block(height)).header) == digest, f"block {height} was rewritten"
     keys = [account_key(account(n).public) for n in range(SENDERS)]
-    header = await client.refresh()
-    hashes[header.height] = header.hash
     snapshot = await client.read([*keys, account_key(SINK)])
     for sender, key in enumerate(keys):
         record = snapshot.get(key, Account)
@@ -80,21 +78,27 @@ async def check(client: LedgerClient, load: Load, hashes: dict[int, bytes]) -> N
         assert lost <= 0, f"{lost} acknowledged transfers of sender {sender} are lost"
         assert lost >= -1, "more got in than was sent"
         load.nonces[sender] = record.nonce
+    for height, digest in hashes.items():
+        assert header_hash((await client.light_block(height)).header) == digest, f"block {height} was rewritten"
+    header = await client.refresh()
+    hashes[header.height] = header.hash
     recent = sorted(load.acknowledged.items(), key=lambda item: -item[1])[:20]
     for id_, height in recent:
         answer = await client.get_json(f"/v1/tx/{id_.hex()}")
         assert (answer["code"], answer["height"]) == (0, height), answer
 
 
-async def kill_many(home: Path, kills: int, seed: int) -> tuple[Load, int]:
+async def kill_many(home: Path, kills: int, seed: int, between: Callable[[], None] = lambda: None) -> tuple[Load, int]:
     load = Load()
     try:
-        return load, await kill_under(load, home, kills, random.Random(seed), seed)
+        return load, await kill_under(load, home, kills, random.Random(seed), seed, between)
     finally:
         await load.http.aclose()
 
 
-async def kill_under(load: Load, home: Path, kills: int, dice: random.Random, seed: int) -> int:
+async def kill_under(
+    load: Load, home: Path, kills: int, dice: random.Random, seed: int, between: Callable[[], None]
+) -> int:
     in_flight = 0
     hashes: dict[int, bytes] = {}
     for run in range(kills + 1):
@@ -117,6 +121,7 @@ async def kill_under(load: Load, home: Path, kills: int, dice: random.Random, se
             finally:
                 await client.close()
             assert await asyncio.to_thread(daemon.wait_ended) == -9
+        between()
     return in_flight
 
 
@@ -130,6 +135,12 @@ def run(home: Path, kills: int, seed: int) -> None:
 
 def test_three_kills_under_http_load_lose_nothing(tmp_path):
     run(make_home(tmp_path / "ledger", accounts=SENDERS), 3, SEED)
+
+
+def test_canary_a_ledger_that_forgets_is_caught(tmp_path):
+    home = make_home(tmp_path / "ledger", accounts=SENDERS)
+    with pytest.raises(AssertionError, match=r"acknowledged transfers of sender \d are lost"):
+        asyncio.run(kill_many(home, 1, SEED, lambda: shutil.rmtree(home / "data")))
 
 
 @pytest.mark.long

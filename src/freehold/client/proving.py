@@ -257,11 +257,10 @@ async def export_proof(
         raise InvalidInputError("not even the lease's own record fits into a proof file", code="oversized")
     for key in gaps:
         budget.add([key])
-    for epoch in opened:
-        if epoch in by_epoch:
-            _add_open(export, budget, by_epoch[epoch])
+    left_out = {epoch for epoch in opened if epoch in by_epoch and not _add_open(export, budget, by_epoch[epoch])}
     for detail in newest:
-        _add_detail(export, budget, detail, leaves)
+        if detail.epoch not in left_out:  # half an epoch that nothing else shows would look like a failed one
+            _add_detail(export, budget, detail, leaves)
     return budget.write()
 
 
@@ -280,19 +279,18 @@ class _Leaves:
             self.duties.setdefault((duty.leaf.epoch, duty.leaf.witness), set()).add(encode_duty(duty))
 
 
-def _add_open(export: _Export, budget: ProofBudget, detail: _Detail) -> None:
+def _add_open(export: _Export, budget: ProofBudget, detail: _Detail) -> bool:
     """Add an epoch that only reports can show: all of it, else as many witnesses as are needed, else nothing."""
     if detail.is_void:
-        budget.add([export.epoch_key(detail.epoch)])
-        return
+        return budget.add([export.epoch_key(detail.epoch)])
     own = [detail.report_key]
     everyone = [key for _, row, report, _ in detail.witnesses for key in (row, report)]
     if budget.add(own + everyone):
-        return
+        return True
     needed = threshold_for(len(detail.report.witnesses) if detail.report else 0, export.preset)
     seen = [entry for entry in detail.witnesses if entry[3]]
-    if len(seen) >= needed:
-        budget.add(own + [key for _, row, report, _ in seen[:needed] for key in (row, report)])
+    some = own + [key for _, row, report, _ in seen[:needed] for key in (row, report)]
+    return len(seen) >= needed and budget.add(some)
 
 
 def _add_detail(export: _Export, budget: ProofBudget, detail: _Detail, leaves: _Leaves) -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from proof_grid import ProofGrid
 
 from freehold.base.codec import encode
+from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_PROOF_FILE_BYTES
 from freehold.base.presets import MINIMAL
 from freehold.client.epoch_evidence import Word
@@ -379,3 +380,23 @@ def test_epochs_that_nobody_claimed_in_time_count_against_the_proof() -> None:
         assert grid.verify(grid.export(lease), require=Word.CLAIMED).exit_code == (0 if settled else 5)
     # Once the newest are claimed, the record of what was settled begins with them: it says nothing of what was before.
     assert min(epochs(verdict)) > 2
+
+
+def test_with_less_room_a_proof_says_less_and_never_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, lease = served_grid(4)
+    for _ in range(3):
+        grid.next_epoch()  # not claimed: only their reports show them
+    said = []
+    for room in range(8_000, MAX_PROOF_FILE_BYTES + 1, 2_500):
+        monkeypatch.setattr("freehold.client.proof_budget.MAX_PROOF_FILE_BYTES", room)
+        try:
+            data = grid.export(lease)
+        except InvalidInputError as error:
+            assert (error.code, said) == ("oversized", [])
+            continue
+        assert len(data) <= room
+        verdict = grid.verify(data, require=Word.OBSERVED)
+        assert verdict.problem is None
+        said.append(len(epochs(verdict)))
+    assert said == sorted(said)
+    assert said[0] < said[-1] == 7

@@ -3,6 +3,8 @@
 import os
 import shutil
 import threading
+import time
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from freehold.base.codec import Record, decode, encode
@@ -68,6 +70,13 @@ class Mailboxes:
     def remove(self, lease: bytes) -> None:
         """Forget a lease."""
         shutil.rmtree(self._folder / lease.hex(), ignore_errors=True)
+
+    def sweep(self, leases: AbstractSet[bytes], older_than_s: float) -> None:
+        """Remove what belongs to none of these leases and has not changed for so long."""
+        for folder in self._folder.iterdir():
+            if folder.name not in {lease.hex() for lease in leases}:
+                if time.time() - folder.stat().st_mtime > older_than_s:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, lease: bytes, epoch: int) -> _Leaves:
         try:

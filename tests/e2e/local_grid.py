@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -114,14 +114,6 @@ class LocalGrid:
 
     def run(self, *arguments: str, timeout: float = COMMAND_S, **environment: str) -> Done:
         """Run `freehold ARGUMENTS`, whatever comes of it. A keyword sets or (empty) unsets a variable."""
-        names = {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "FREEHOLD_HOME": str(self.home),
-            "FREEHOLD_PASSPHRASE_FILE": str(self.passphrase_file),
-            **self.environment,
-            **environment,
-        }
         command = [sys.executable, "-m", "freehold.cli.main", *arguments]
         done = subprocess.run(
             command,
@@ -131,9 +123,21 @@ class LocalGrid:
             timeout=timeout,
             check=False,
             cwd=self.folder,
-            env={name: value for name, value in names.items() if value},
+            env=self.variables(**environment),
         )
         return Done(arguments, done.returncode, done.stdout, done.stderr)
+
+    def variables(self, **environment: str) -> dict[str, str]:
+        """The whole environment of a command."""
+        names = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "FREEHOLD_HOME": str(self.home),
+            "FREEHOLD_PASSPHRASE_FILE": str(self.passphrase_file),
+            **self.environment,
+            **environment,
+        }
+        return {name: value for name, value in names.items() if value}
 
     def cli(self, *arguments: str, expect: int = 0, timeout: float = COMMAND_S) -> dict[str, Any]:
         """Run `freehold ARGUMENTS --json`; fails unless it exits with `expect`. Returns its document."""
@@ -165,6 +169,7 @@ class LocalGrid:
         try:
             for service, port in list(self.forwards):
                 self.run("connect", service, str(port), "--stop", timeout=30)
+            self._keep_logs()
             done = self.run("grid", "down", "--json")
             assert done.code == 0, done
             left = self.leftovers()
@@ -174,6 +179,14 @@ class LocalGrid:
             shutil.rmtree(self.folder, ignore_errors=True)
             os.close(self._lock)
         assert left == [], left
+
+    def _keep_logs(self) -> None:
+        """Before anything is removed: copy all daemons' logs to the folder that FREEHOLD_E2E_LOGS names, if it does."""
+        named = os.environ.get("FREEHOLD_E2E_LOGS")
+        for path in self.home.glob("grid/**/daemon.log") if named else ():
+            target = Path(str(named)) / self.folder.name / path.relative_to(self.home / "grid")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
     def assert_no_leftovers(self) -> None:
         """Fails when a process, mount, namespace, link, rule, group or loop device of this grid is left."""
@@ -259,18 +272,17 @@ class LocalGrid:
 
     # Deployments
 
-    def write_app(self, text: str, **files: str | bytes) -> Path:
-        """Write a compose file into a folder of its own, with files beside it; `__` in a name stands for a dot."""
+    def write_app(self, text: str, files: Mapping[str, str | bytes] | None = None) -> Path:
+        """Write a compose file into a folder of its own, with files beside it."""
         folder = self.folder / "apps" / str(next(_numbers))
         folder.mkdir(parents=True)
-        for name, content in {"compose__yaml": text, **files}.items():
-            data = content.encode() if isinstance(content, str) else content
-            (folder / name.replace("__", ".")).write_bytes(data)
+        for name, content in {"compose.yaml": text, **(files or {})}.items():
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
         return folder / "compose.yaml"
 
-    def deploy(self, text: str, *arguments: str, expect: int = 0, **files: str | bytes) -> dict[str, Any]:
+    def deploy(self, text: str, *arguments: str, expect: int = 0) -> dict[str, Any]:
         """Write a compose file and deploy it."""
-        return self.cli("deploy", str(self.write_app(text, **files)), *arguments, expect=expect)
+        return self.cli("deploy", str(self.write_app(text)), *arguments, expect=expect)
 
     def services(self) -> dict[str, dict[str, Any]]:
         """`ps`: every service, by name."""
@@ -293,6 +305,19 @@ class LocalGrid:
     def logs(self, service: str, tail: int = 100) -> list[str]:
         """A service's log."""
         return list(self.cli("logs", service, "--tail", str(tail))["lines"])
+
+    @contextlib.contextmanager
+    def following(self, service: str) -> Iterator[Path]:
+        """`logs --follow` in the background; gives the file that its output goes to, which stays afterwards."""
+        path = self.folder / f"followed-{next(_numbers)}"
+        command = [sys.executable, "-m", "freehold.cli.main", "logs", service, "--follow"]
+        with path.open("wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=self.variables())
+        try:
+            yield path
+        finally:
+            process.terminate()
+            process.wait(10)
 
     def end(self, deployment: str, timeout: float = 30) -> None:
         """End a deployment and wait until its containers are gone."""

@@ -28,6 +28,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
     def do_GET(self):
+        if self.headers["User-Agent"] == "freehold":
+            print("probed", self.path, flush=True)
         known = {{"/": f"hello from {{socket.gethostname()}}\\n", "/healthz": "ok\\n"}}
         self.answer(200 if self.path in known else 404, known.get(self.path, "no such page\\n"))
     def do_POST(self):

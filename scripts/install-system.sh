@@ -6,6 +6,7 @@ declare -A why=(
   [runc]="runs containers where cgroups are hybrid"
   [conmon]="keeps a container's output and exit code while the agent restarts"
   [erofs-utils]="builds the read-only image file of a container"
+  [e2fsprogs]="makes volumes and scratch space of a stated size"
   [nftables]="the reach of container networks"
   [iproute2]="the demo's network namespaces"
   [mmdebstrap]="builds the demo's images from Debian packages"

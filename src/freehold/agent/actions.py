@@ -196,7 +196,8 @@ class Actions:
         deployment = lease.deployment.hex()
         await asyncio.to_thread(self._services.runtime.networks.add, deployment)
         hosts = await self._services.tunnels.open(self._lease_id, deployment, spec.peers)
-        await self._services.runtime.create(container_spec(self._lease_id, lease, term, spec, image, hosts))
+        dns = self._services.home.settings.dns
+        await self._services.runtime.create(container_spec(self._lease_id, lease, term, spec, image, hosts, dns))
 
     def follow(self, container: Container) -> None:
         """Watch a running container until it ends; also after the agent's restart."""

@@ -31,7 +31,13 @@ def volume_name(lease: Lease, spec: ServiceSpec, volume: str) -> str:
 
 
 def container_spec(
-    lease_id: bytes, lease: Lease, term: int, spec: ServiceSpec, image: BuiltImage, hosts: list[tuple[str, str]]
+    lease_id: bytes,
+    lease: Lease,
+    term: int,
+    spec: ServiceSpec,
+    image: BuiltImage,
+    hosts: list[tuple[str, str]],
+    dns: tuple[str, ...] = (),
 ) -> ContainerSpec:
     """What the runtime is to make.
 
@@ -42,6 +48,7 @@ def container_spec(
         spec: opened and checked.
         image: built.
         hosts: (service, address) lines.
+        dns: resolvers, at most three.
 
     Raises:
         InvalidInputError: neither spec nor image names a command, or the stop signal is unknown.
@@ -65,6 +72,7 @@ def container_spec(
         user=spec.user or config.user,
         hostname=spec.hostname or spec.service,
         hosts=tuple(hosts),
+        dns=dns[:3],
         memory_bytes=lease.resources.memory_mib * MIB,
         cpu_milli=lease.resources.vcpu_milli,
         pids=spec.pids,

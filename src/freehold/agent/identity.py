@@ -19,11 +19,15 @@ from freehold.light.genesis import TrustedGenesis, parse_genesis
 
 
 class NodeSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """node.toml: `ledger` is the RPC's URL, `listen` an ip:port, `name` is for people."""
+    """node.toml: `ledger` is the RPC's URL, `listen` an ip:port, `name` is for people, `dns` is what containers ask.
+
+    The resolvers must be public: a container does not reach the farmer's own network. The default is Quad9.
+    """
 
     ledger: str
     listen: str
     name: str = "node"
+    dns: tuple[str, ...] = ("9.9.9.9", "149.112.112.112")
 
 
 class NodeHome:

@@ -73,10 +73,10 @@ class Mailboxes:
 
     def sweep(self, leases: AbstractSet[bytes], older_than_s: float) -> None:
         """Remove what belongs to none of these leases and has not changed for so long."""
+        names = {lease.hex() for lease in leases}
         for folder in self._folder.iterdir():
-            if folder.name not in {lease.hex() for lease in leases}:
-                if time.time() - folder.stat().st_mtime > older_than_s:
-                    shutil.rmtree(folder, ignore_errors=True)
+            if folder.name not in names and time.time() - folder.stat().st_mtime > older_than_s:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, lease: bytes, epoch: int) -> _Leaves:
         try:

@@ -32,6 +32,8 @@ from freehold.transport.rpc import ALPN, Heartbeat, Pool, PoolLimits, Server
 
 log = structlog.get_logger()
 
+HOUSEKEEPING_S = 60.0
+
 PollWork = Callable[[], Awaitable[None]]
 
 
@@ -99,7 +101,9 @@ class Agent:
         services = NodeServices(self.shared, witness, failover, self._workers.get)
         server = Server(endpoint, services.methods())
         log.info("listening", node=home.id.hex(), address=home.settings.listen, chain_id=home.genesis.chain_id)
+        await asyncio.to_thread(self.shared.images.sweep)
         self.spawn(self._keep_watchdog(runtime))
+        self.spawn(self._keep_house())
         self.spawn(self._every_poll(self._duties_loop(witness, reporter), "duties"))
         self.spawn(self._every_poll(failover.watch, "failover"))
         self.spawn(self._every_poll(self._poll, "poll"))
@@ -182,6 +186,22 @@ class Agent:
             await reporter.claim_when_due()
 
         return work
+
+    async def _keep_house(self) -> None:
+        """Now and then: rules follow the farmer's LAN, images and mailboxes of leases that are gone leave the disk."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            chain, images = self.shared.chain, self.shared.images
+            try:
+                await asyncio.to_thread(self.shared.runtime.networks.apply)
+                arriving = any(worker.awaits_image for worker in self._workers.values())
+                if chain.header is not None and not arriving:  # layers come before the manifest that names them
+                    roots = [f"sha256:{lease.image_digest.hex()}" for lease in chain.leases.values()]
+                    await asyncio.to_thread(images.collect, roots)
+                kept_s = self.preset.report_epochs * self.preset.epoch_ms / 1000
+                await asyncio.to_thread(self.shared.mailboxes.sweep, set(chain.leases), kept_s)
+            except (FreeholdError, OSError) as error:
+                log.warning("housekeeping_failed", error=str(error))
 
     async def _keep_watchdog(self, runtime: ContainerRuntime) -> None:
         async for pid in runtime.watch():

@@ -10,9 +10,11 @@ import socket
 from collections.abc import Generator
 from typing import Any, Final
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from freehold.rpc.errors import ErrorAnswer
 from freehold.rpc.rates import client_of
 
 MAX_CONNECTIONS: Final = 512
@@ -22,7 +24,6 @@ IDLE_S: Final = 15.0
 KEEP_ALIVE_S: Final = 10
 REQUEST_S: Final = 40.0
 STOP_S: Final = 1
-_BAD_REQUEST: Final = b'{"code":"bad_request","message":"this is not HTTP/1.1","hint":"see /openapi.json"}'
 
 
 class BoundedProtocol(H11Protocol):
@@ -72,9 +73,10 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in the one form of errors."""
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(_BAD_REQUEST)}\r\n"
+        body = msgspec.json.encode(ErrorAnswer("bad_request", msg, "speak HTTP/1.1; see /openapi.json"))
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(head.encode() + b"connection: close\r\n\r\n" + _BAD_REQUEST)
+            self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:

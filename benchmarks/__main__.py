@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME ...] [--quick]`: runs the benchmarks, prints a table, writes results/latest.json."""
+"""`python -m benchmarks [NAME ...] [--quick]`: runs the benchmarks, prints a table, writes results/latest.json.
+
+Rows of one name differ in workload or unit. How to read them: docs/performance.md.
+"""
 
 import argparse
 import sys
@@ -23,13 +26,15 @@ QUICK: dict[str, Run] = {
     **FULL,
     "ledger.transfers": lambda: ledger_transfers.run(accounts=10_000, blocks=5),
     "state": lambda: state_tree.run((10_000,)),
-    "agent.idle": lambda: agent_idle.run(minutes=1.0),
+    "light.hop": lambda: light_hop.run(signatures=1_000),
+    "lease.start": lambda: lease_start.run(rounds=5),
+    "agent.idle": lambda: agent_idle.run(minutes=0.5, nodes=2),
 }
 
 
 def main() -> int:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(FULL)}; all when left out")
     parser.add_argument("--quick", action="store_true", help="small counts, to see that everything runs")
     arguments = parser.parse_args()
@@ -42,15 +47,21 @@ def main() -> int:
         sys.stderr.write(f"running {name}\n")
         for item in table[name]():
             rows.append(item)
-            sys.stdout.write(
-                f"{item.name:<24} {item.value:>12.2f} {item.unit}\n"
-                f"{'':<24} {item.baseline_value:>12.2f} {item.baseline}\n"
-                f"{'':<24} {item.ratio:>12.3f} ratio; {item.cpu_seconds:.2f} CPU s on {item.cores} cores; {item.workload}\n"
-            )
+            sys.stdout.write(_lines(item))
             sys.stdout.flush()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
     return 0
+
+
+def _lines(item: Row) -> str:
+    indent = " " * 20
+    return (
+        f"{item.name:<20} {item.value:>12.3f} {item.unit}\n"
+        f"{indent} {item.baseline_value:>12.3f} {item.baseline}\n"
+        f"{indent} {item.ratio:>12.3f} ratio; {item.cpu_seconds:.2f} CPU s on {item.cores} cores\n"
+        f"{indent} {item.workload}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -277,6 +277,19 @@ def test_an_ended_lease_is_not_revived_by_a_void_epoch_after_its_end(grid: Grid)
     assert {event.epoch for event in grid.events if isinstance(event, Payment)} == {0, 1}
 
 
+def test_a_claim_that_reaches_past_the_end_stops_there(grid: Grid) -> None:
+    """Even into a void epoch, which alone could not say that the lease has ended."""
+    lease = grid.deploy(grid.tenants[0], [[0]], price=PRICE, prepaid_ms=15_000)[0]
+    for _ in range(2):
+        grid.next_epoch()  # it ended in epoch 1
+    grid.block(dt=40_000)
+    for _ in range(3):
+        grid.next_epoch()
+    assert grid.epoch_record(3) is None
+    assert grid.claim(lease, 0, 3) == Code.OK
+    assert grid.read(keys.lease_key(lease), Lease) is None
+
+
 def test_epochs_older_than_r_refund_themselves() -> None:
     grid = Grid(preset_with(report_epochs=6))
     grid.block()
@@ -354,6 +367,13 @@ def test_a_standby_that_never_accepted_earns_nothing(grid: Grid) -> None:
     assert grid.claim(lease, 0, 1) == Code.OK
     entry = grid.lease(lease).settlements[-1]
     assert (entry.paid, entry.refunded) == (100_000, 20_000)
+
+
+def test_a_lease_that_has_not_started_cannot_be_claimed(grid: Grid) -> None:
+    lease = grid.deploy(grid.tenants[0], [[0]], price=PRICE, accept=False)[0]
+    for _ in range(3):
+        grid.next_epoch()
+    assert grid.claim(lease, 0, 0) == Code.LEASE_NOT_ACTIVE
 
 
 def test_anyone_may_claim_and_gains_nothing(grid: Grid) -> None:

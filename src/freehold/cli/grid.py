@@ -83,6 +83,20 @@ def kill(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result
 
 
 @app.command
+def add(*, home: HomeOption = None, json: bool = False) -> Result:
+    """Add one more node to the running local grid: it joins by transaction, as any farmer's machine would.
+
+    Parameters
+    ----------
+    home
+        The grid's folder.
+    """
+    node = lifecycle.add_node(_folder(home), say)
+    text = f"{node.name} runs at {node.listen}; it is drawn and leased from the second epoch on"
+    return Result({"added": node.name, "address": node.listen}, text)
+
+
+@app.command
 def start(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
     """Start the agent of a node again.
 

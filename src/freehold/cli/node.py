@@ -8,14 +8,20 @@ from typing import Any
 
 from cyclopts import App
 
-from freehold.base.amounts import format_amount
+from freehold.agent.identity import NodeSettings, create_keys, write_settings
+from freehold.base.amounts import format_amount, parse_amount
 from freehold.base.errors import InvalidInputError
-from freehold.cli.output import Result, Table
+from freehold.cli.output import Result, Table, say
+from freehold.client import wallet as wallets
 from freehold.client.home import Home
+from freehold.client.joining import Joining, ensure_farm
+from freehold.client.joining import join as join_grid
 from freehold.client.session import Session
 from freehold.client.survey import GridSurvey, survey_grid
 from freehold.crypto.strkey import encode_account
+from freehold.ledger.genesis import NODE_PURSE
 from freehold.ledger.records import Node
+from freehold.ledger.transactions import Offer, Place, Resources
 
 app = App(name="node", help="List nodes, look at one, run one.")
 
@@ -74,6 +80,68 @@ def show(node: str, /, *, json: bool = False) -> Result:
 
 
 @app.command
+def join(
+    *,
+    home: Path,
+    listen: str,
+    farm: str = "",
+    country: str = "",
+    city: str = "",
+    vcpu: float = 1.0,
+    memory_mib: int = 1_024,
+    ssd_mib: int = 10_240,
+    vcpu_hour: str = "0.02",
+    memory_gib_hour: str = "0.01",
+    ssd_gib_hour: str = "0.0005",
+    json: bool = False,
+) -> Result:
+    """Join this machine to the grid as a node: makes its keys, registers it from your wallet, prepares its folder.
+
+    The stake leaves your balance until the node is released. The address is public on the ledger from then on.
+
+    Parameters
+    ----------
+    home
+        The node's own folder; its keys are made there and never leave it.
+    listen
+        The ip:port at which others reach it; public.
+    farm
+        Name of your farm, when this wallet has none yet.
+    country
+        Where it is: ISO code, such as BE; only for a new farm.
+    city
+        The city, if you like; only for a new farm.
+    vcpu
+        How many vcpus you offer.
+    memory_mib
+        How much memory, in MiB.
+    ssd_mib
+        How much ssd, in MiB.
+    vcpu_hour
+        Tokens for a vcpu and hour.
+    memory_gib_hour
+        Tokens for a GiB of memory and hour.
+    ssd_gib_hour
+        Tokens for a GiB of ssd and hour.
+    """
+    own = Home.default()
+    wallet = wallets.open_wallet(own, wallets.read_passphrase())
+    joining = Joining(
+        listen,
+        Resources(int(vcpu * 1000), memory_mib, ssd_mib),
+        Offer(parse_amount(vcpu_hour), parse_amount(memory_gib_hour), parse_amount(ssd_gib_hour)),
+        NODE_PURSE,
+    )
+    key, height = asyncio.run(_join(own, wallet, home, joining, farm, Place(country.upper(), city)))
+    say(f"note: {listen} is public on the ledger now; without relays there is no other way to be reached")
+    text = (
+        f"node {key.hex()}\nnext: `freehold node run --home {home}` (as root); "
+        "it is drawn and leased from the second epoch on"
+    )
+    return Result({"node": key.hex(), "home": str(home), "height": height}, text)
+
+
+@app.command
 def run(*, home: Path) -> Result:
     """Run the node agent of a prepared home in the foreground, until it is stopped.
 
@@ -83,6 +151,21 @@ def run(*, home: Path) -> Result:
         The node's own folder: node.key, box.key, genesis.json, node.toml.
     """
     os.execv(sys.executable, [sys.executable, "-m", "freehold.agent.main", "--home", str(home)])  # noqa: S606
+
+
+async def _join(
+    own: Home, wallet: wallets.Wallet, folder: Path, joining: Joining, farm: str, place: Place
+) -> tuple[bytes, int]:
+    session = Session(own, wallet)
+    try:
+        await ensure_farm(session, wallet, farm, place)
+        key, box = create_keys(folder)
+        settings = NodeSettings(ledger=session.ledger.url, listen=joining.listen, name=folder.name)
+        write_settings(folder, settings)
+        own.write(folder / "genesis.json", own.genesis_path.read_bytes())
+        return key.public, await join_grid(session, wallet, key, box, joining)
+    finally:
+        await session.close()
 
 
 async def _survey() -> GridSurvey:

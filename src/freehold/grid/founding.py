@@ -5,15 +5,17 @@ import time
 from pathlib import Path
 
 from freehold.agent.identity import NodeSettings, create_keys, write_settings
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.presets import PRESETS
 from freehold.client import wallet as wallets
 from freehold.client.home import Home, Settings
+from freehold.client.joining import Joining, join
+from freehold.client.session import Session
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
-from freehold.grid.layout import LEDGER_PORT, GridLayout
-from freehold.ledger.genesis import GenesisFarm, GenesisNode, app_state_document
+from freehold.grid.layout import LEDGER_PORT, GridLayout, NodeLayout
+from freehold.ledger.genesis import NODE_PURSE, GenesisFarm, GenesisNode, app_state_document
 from freehold.ledger.transactions import Offer, Resources
 from freehold.light.genesis import genesis_document
 from freehold.light.types import Timestamp
@@ -70,6 +72,25 @@ def found(layout: GridLayout) -> None:
             Home(folder).write(folder / "genesis.json", copy)
     for farm in layout.farms:
         Home(farm.home).save_settings(Settings(rpc=layout.url))
+
+
+async def register_node(node: NodeLayout) -> None:
+    """Register a node that is not in genesis, from its farm's wallet; one that is registered is left alone.
+
+    Raises:
+        RefusedError: the ledger refused.
+    """
+    home = Home(node.farm.home)
+    wallet = wallets.open_wallet(home, (node.farm.home / PASSPHRASE_FILE).read_text())
+    key, box = create_keys(node.home)
+    session = Session(home, wallet)
+    try:
+        await join(session, wallet, key, box, Joining(node.listen, CAPACITY, PRICES, NODE_PURSE))
+    except RefusedError as error:
+        if error.code != "already_exists":
+            raise
+    finally:
+        await session.close()
 
 
 def _found_farm(folder: Path) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 
 from freehold.agent.identity import create_keys
 from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
-from freehold.grid.founding import found
+from freehold.grid.founding import found, register_node
 from freehold.grid.layout import GridLayout, NodeLayout, make_layout
 from freehold.grid.namespaces import create_bridge, create_network, namespace_path, remove_network
 from freehold.grid.processes import (
@@ -54,6 +54,13 @@ def load_layout(folder: Path) -> GridLayout | None:
             f"{folder / 'grid.json'} is damaged: {error}", code="bad_grid", hint="`freehold grid down` removes the grid"
         ) from None
     return make_layout(folder, nodes=marker.nodes, farms=marker.farms, preset=marker.preset, subnet=marker.subnet)
+
+
+def write_marker(layout: GridLayout) -> None:
+    """Write down what the layout follows from, before anything is made."""
+    subnet = int(layout.host_ip.split(".")[2])
+    marker = _Marker(len(layout.nodes), len(layout.farms), layout.preset, subnet)
+    (layout.folder / "grid.json").write_bytes(msgspec.json.encode(marker))
 
 
 def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say) -> GridLayout:
@@ -140,6 +147,32 @@ def kill_node(layout: GridLayout, name: str, say: Say) -> NodeLayout:
     say(f"grid: killing the containers of {node.name}")
     _in_namespace(node, "kill_here")
     return node
+
+
+def add_node(folder: Path, say: Say) -> NodeLayout:
+    """Join one more node to a running grid, by transaction from its farm's wallet, as any farmer would.
+
+    Raises:
+        InvalidInputError: no grid here, or no room for another node.
+        RefusedError: the ledger refused.
+    """
+    layout = load_layout(folder)
+    if layout is None:
+        raise InvalidInputError("there is no grid here", code="no_grid", hint="start one with `freehold grid up`")
+    require_root()
+    with _exclusive(folder):
+        subnet = int(layout.host_ip.split(".")[2])
+        count = len(layout.nodes) + 1
+        larger = make_layout(folder, nodes=count, farms=len(layout.farms), preset=layout.preset, subnet=subnet)
+        node = larger.nodes[-1]
+        write_marker(larger)
+        found(larger)
+        create_network(larger)
+        say(f"grid: {node.name} of farm {node.farm.name} joins by transaction")
+        asyncio.run(register_node(node))
+        start_node(node)
+        _await_nodes(larger)
+        return node
 
 
 def find_node(layout: GridLayout, name: str) -> NodeLayout:

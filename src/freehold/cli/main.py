@@ -34,6 +34,7 @@ COMMANDS = {
     "connect": "freehold.cli.connect:connect",
     "events": "freehold.cli.events:events",
     "verify": "freehold.cli.verify:verify",
+    "topup": "freehold.cli.services:topup",
     "down": "freehold.cli.services:down",
     "completion": "freehold.cli.completion:completion",
 }

@@ -18,9 +18,11 @@ from freehold.client.running import (
     list_services,
     service_document,
     stream_logs,
+    top_up,
 )
 from freehold.client.session import Session
 from freehold.crypto.strkey import decode_account
+from freehold.ledger.deployments import top_up_cost
 from freehold.protocol.messages import LeaseStatus
 
 
@@ -67,6 +69,29 @@ def logs(service: str, /, *, follow: bool = False, tail: int = 100, f: bool = Fa
         raise InvalidInputError("--follow never ends, so it has no one JSON document", code="bad_usage")
     lines = asyncio.run(_logs(home, wallet, service, tail, follow=follow, collect=json))
     return Result({"service": service, "lines": lines})
+
+
+def topup(target: str, hours: float, /, *, plan: bool = False, json: bool = False) -> Result:
+    """Prepay a service, or every service of a deployment, for longer, at the price frozen in its contract.
+
+    Parameters
+    ----------
+    target
+        A service such as guestbook/web, or a deployment such as guestbook.
+    hours
+        How many hours more.
+    plan
+        Only show what it would cost.
+    """
+    add_ms = round(hours * 3_600_000)
+    if add_ms <= 0:
+        raise InvalidInputError("the hours must be more than zero", code="bad_hours")
+    home = Home.default()
+    wallet = wallets.open_wallet(home, wallets.read_passphrase())
+    names, cost = asyncio.run(_topup(home, wallet, target, add_ms, only_plan=plan))
+    document = {"services": names, "hours": hours, "cost": format_amount(cost), "paid": not plan}
+    verb = "would cost" if plan else "cost"
+    return Result(document, f"{hours:g} hours more for {', '.join(names)} {verb} {format_amount(cost)} tokens")
 
 
 def down(deployment: str, /, *, json: bool = False) -> Result:
@@ -119,6 +144,21 @@ async def _logs(
     finally:
         await session.close()
     return collected.decode(errors="replace").splitlines()
+
+
+async def _topup(
+    home: Home, wallet: wallets.Wallet, target: str, add_ms: int, *, only_plan: bool
+) -> tuple[list[str], int]:
+    session = Session(home, wallet)
+    try:
+        _, views = await list_services(session, wallet.id)
+        chosen = [view for view in views if view.deployment == target] or [find_service(views, target)]
+        cost = sum(top_up_cost(view.lease, add_ms) for view in chosen)
+        if not only_plan:
+            cost = await top_up(session, wallet, chosen, add_ms)
+        return [view.name for view in chosen], cost
+    finally:
+        await session.close()
 
 
 async def _down(home: Home, wallet: wallets.Wallet, deployment: str) -> list[ServiceView]:

@@ -1,6 +1,6 @@
 """A stable local port for a service: connections go to whoever holds the term in force, also after a failover.
 
-A connection that arrives while nobody serves waits for the new holder, up to `PATIENCE_S`; one whose holder dies is
+A connection that arrives while nobody serves waits for the new holder, for twice the time of a failover; one whose holder dies is
 reset, and the next one finds the new holder (docs/spec/p2p.md, "Tunnels").
 """
 
@@ -9,6 +9,7 @@ import asyncio
 import msgspec
 
 from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
+from freehold.base.presets import Preset
 from freehold.client.compose.model import ComposeFile
 from freehold.client.home import Home
 from freehold.client.nodes import NodeClient
@@ -22,7 +23,6 @@ from freehold.transport.splice import splice
 
 LOCALHOST = "127.0.0.1"
 OPEN_MS = 3_000
-PATIENCE_S = 40.0
 RETRY_S = 0.5
 
 
@@ -55,6 +55,13 @@ class PublishedPorts:
             raise InvalidInputError(
                 f"{self._path} is damaged: {error}", code="bad_ports", hint="remove it; --local PORT does without"
             ) from None
+
+
+def patience_s(preset: Preset) -> float:
+    """How long a connection waits: twice what a failover takes by the rules, from the last heartbeat to the start."""
+    ticks = 4 * preset.tick_ms
+    failover_ms = preset.suspect_ms + preset.probe_timeout_ms * 3 + preset.fence_ms + preset.clock_allowance_ms + ticks
+    return 2 * failover_ms / 1000
 
 
 class Forward:
@@ -96,7 +103,7 @@ class Forward:
             writer.transport.abort()
 
     async def _open(self) -> StreamPort:
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        deadline = asyncio.get_running_loop().time() + patience_s(self._session.preset)
         while True:
             try:
                 return await self._open_once()

@@ -10,9 +10,10 @@ from freehold.client.nodes import NodeClient
 from freehold.client.session import Session
 from freehold.client.survey import DeploymentView, survey_tenant
 from freehold.client.wallet import Wallet
+from freehold.ledger.deployments import top_up_cost
 from freehold.ledger.leases import end_ms, holder_at, status, term_at
 from freehold.ledger.records import Lease, Totals
-from freehold.ledger.transactions import Close
+from freehold.ledger.transactions import Close, TopUp
 from freehold.protocol.messages import Empty, LeaseStatus, LeaseStatusRequest, LogsRequest
 
 CALL_MS = 3_000
@@ -97,6 +98,19 @@ async def stream_logs(nodes: NodeClient, view: ServiceView, *, tail: int, follow
     async with await peer.download("lease.logs", request, Empty, CALL_MS, gap_timeout_ms=gap_ms) as body:
         async for chunk in body:
             yield chunk
+
+
+async def top_up(session: Session, wallet: Wallet, views: list[ServiceView], add_ms: int) -> int:
+    """Prepay leases for longer; returns what that cost.
+
+    Raises:
+        RefusedError: the ledger refused one; those before it are prepaid.
+    """
+    paid = 0
+    for view in views:
+        await session.submit(wallet.account, TopUp(view.lease_id, add_ms))
+        paid += top_up_cost(view.lease, add_ms)
+    return paid
 
 
 async def close_deployment(

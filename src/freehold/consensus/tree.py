@@ -23,7 +23,6 @@ Node = tuple[int, bytes]
 EMPTY_NODE: Final[Node] = (EMPTY_KIND, EMPTY)
 MAX_SPLIT: Final = 24
 HASH_BYTES: Final = 32
-PAIR_BYTES: Final = 2 * HASH_BYTES
 _LOWEST: Final = bytes(PATH_BYTES - 3)
 _HIGHEST: Final = b"\xff" * (PATH_BYTES - 3)
 
@@ -99,12 +98,13 @@ def _first_right(leaves: Sequence[tuple[bytes, ...]], depth: int) -> int:
 
 
 class UpperTree:
-    """The nodes above the buckets, in memory: flat arrays, so that a pair of children is one slice.
+    """The nodes above the buckets, in memory: a list of hashes and an array of kinds, both by heap index.
 
-    There are two copies: readers see one while the next version is computed in the other, and `apply` swaps them.
+    There are two copies: readers see one while the next version is computed in the other, and `apply` swaps them. They
+    share the hashes themselves, so the second copy costs a pointer a node.
 
     Attributes:
-        split: depth at which buckets hang, 1 <= split <= 24; `2^(split+1)` nodes of 33 bytes are held, twice.
+        split: depth at which buckets hang, 1 <= split <= 24; there are `2^(split+1)` nodes.
     """
 
     __slots__ = ("_changed", "_hashes", "_kinds", "_next_hashes", "_next_kinds", "split")
@@ -112,23 +112,23 @@ class UpperTree:
     def __init__(self, split: int) -> None:
         check(1 <= split <= MAX_SPLIT, "tree_split_in_range", split=split)
         self.split = split
-        self._hashes, self._next_hashes = bytearray(HASH_BYTES * (2 << split)), bytearray(HASH_BYTES * (2 << split))
+        self._hashes, self._next_hashes = [EMPTY] * (2 << split), [EMPTY] * (2 << split)
         self._kinds, self._next_kinds = bytearray(2 << split), bytearray(2 << split)
         self._changed: list[int] | None = []  # where the copies differ; None: not known
 
     @property
     def root(self) -> bytes:
         """The root hash, 32 bytes; `EMPTY` for the empty map."""
-        return bytes(self._hashes[HASH_BYTES : 2 * HASH_BYTES])
+        return self._hashes[1]
 
     @property
     def staged_root(self) -> bytes:
         """The root hash that the last `stage` led to."""
-        return bytes(self._next_hashes[HASH_BYTES : 2 * HASH_BYTES])
+        return self._next_hashes[1]
 
     def node(self, index: int) -> Node:
         """The node at a heap index."""
-        return self._kinds[index], bytes(self._hashes[HASH_BYTES * index : HASH_BYTES * index + HASH_BYTES])
+        return self._kinds[index], self._hashes[index]
 
     def rebuild(self, leaves: Iterable[tuple[bytes, bytes]]) -> None:
         """Fill the empty tree from all leaves, sorted by path."""
@@ -161,9 +161,8 @@ class UpperTree:
         level: list[int] = []
         for prefix in sorted(buckets):
             index, (kind, node_hash) = first + prefix, buckets[prefix]
-            at = HASH_BYTES * index
-            if kinds[index] != kind or hashes[at : at + HASH_BYTES] != node_hash:
-                kinds[index], hashes[at : at + HASH_BYTES] = kind, node_hash
+            if kinds[index] != kind or hashes[index] != node_hash:
+                kinds[index], hashes[index] = kind, node_hash
                 level.append(index)
         levels = [level]
         for _ in range(self.split):
@@ -171,16 +170,13 @@ class UpperTree:
             # `join`, written out: this loop runs ten times for each changed leaf
             for index in level:
                 child = 2 * index
-                left, right = kinds[child], kinds[child + 1]
-                at = HASH_BYTES * child
-                pair = hashes[at : at + PAIR_BYTES]
-                at >>= 1
-                if left + right >= INNER_KIND:
+                count = kinds[child] + kinds[child + 1]
+                if count >= INNER_KIND:
                     kinds[index] = INNER_KIND
-                    hashes[at : at + HASH_BYTES] = sha256(INNER_PREFIX + pair).digest()
+                    hashes[index] = sha256(INNER_PREFIX + hashes[child] + hashes[child + 1]).digest()
                 else:
-                    kinds[index] = left or right
-                    hashes[at : at + HASH_BYTES] = pair[:HASH_BYTES] if left else pair[HASH_BYTES:]
+                    kinds[index] = count
+                    hashes[index] = hashes[child] if kinds[child] else hashes[child + 1]
             levels.append(level)
         # the heap numbers its levels from the top, so this is ascending
         changed = [index for level in reversed(levels) for index in level]
@@ -195,8 +191,7 @@ class UpperTree:
     def encode_nodes(self, indices: Sequence[int]) -> tuple[bytes, bytes]:
         """The kinds, and the hashes, of the nodes at some heap indices, each joined in that order."""
         kinds, hashes = self._kinds, self._hashes
-        joined = b"".join([hashes[at : at + HASH_BYTES] for at in [HASH_BYTES * index for index in indices]])
-        return bytes([kinds[index] for index in indices]), joined
+        return bytes([kinds[index] for index in indices]), b"".join([hashes[index] for index in indices])
 
     def _renew_copy(self) -> None:
         changed, self._changed = self._changed, None
@@ -206,8 +201,7 @@ class UpperTree:
             return
         new_hashes, hashes, new_kinds, kinds = self._next_hashes, self._hashes, self._next_kinds, self._kinds
         for index in changed:
-            at = HASH_BYTES * index
-            new_hashes[at : at + HASH_BYTES] = hashes[at : at + HASH_BYTES]
+            new_hashes[index] = hashes[index]
             new_kinds[index] = kinds[index]
 
 

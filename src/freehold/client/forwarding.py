@@ -1,7 +1,7 @@
 """A stable local port for a service: connections go to whoever holds the term in force, also after a failover.
 
-A connection that arrives while nobody serves waits for the new holder, for twice the time of a failover; one whose holder dies is
-reset, and the next one finds the new holder (docs/spec/p2p.md, "Tunnels").
+A connection that arrives while nobody serves waits for the new holder, for twice the time of a failover; one whose
+holder dies is reset, and the next one finds the new holder (docs/spec/p2p.md, "Tunnels").
 """
 
 import asyncio

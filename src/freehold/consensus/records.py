@@ -22,8 +22,8 @@ _HEAD = HASH_BYTES + 2
 _UNDO_FORMAT: Final = 1
 
 
-def encode_leaf(path: bytes, key: bytes, value: bytes) -> Leaf:
-    """Build the leaf and record of a key and value.
+def encode_leaf(path: bytes, key: bytes, value: bytes) -> bytes:
+    """Build the record of a key and value; it begins with the leaf's hash.
 
     Args:
         path: `hash_path(key)`.
@@ -32,8 +32,7 @@ def encode_leaf(path: bytes, key: bytes, value: bytes) -> Leaf:
     """
     in_bounds = 0 < len(key) <= MAX_STATE_KEY_BYTES and 0 < len(value) <= MAX_STATE_VALUE_BYTES
     check(in_bounds, "state_key_and_value_lengths")
-    leaf_hash = hash_leaf(path, hash_value(value))
-    return Leaf(path, leaf_hash, b"".join((leaf_hash, len(key).to_bytes(2, "big"), key, value)))
+    return hash_leaf(path, hash_value(value)) + len(key).to_bytes(2, "big") + key + value
 
 
 def leaf_of(path: bytes, record: bytes) -> Leaf:

@@ -8,6 +8,7 @@ One thread stages and commits; any thread reads. Spec: docs/spec/state-tree.md.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -224,24 +225,26 @@ class StateStore:
         leaves: list[tuple[bytes, bytes | None]] = []
         before: list[tuple[bytes, bytes]] = []
         buckets: dict[int, Node] = {}
+        split = self._head.split
+        paths = sorted([(hash_path(key), key) for key in changes])
         with self._storage.snapshot("leaves") as cursor:
-            for prefix, updates in self._by_bucket(changes):
-                present, old = self._read_bucket(cursor, prefix, updates)
-                for path, leaf in updates.items():
-                    record = leaf.record if leaf else None
-                    was = old.get(path)
+            for prefix, updates in groupby(paths, lambda item: path_prefix(item[0], split)):
+                bucket = _read_bucket(cursor, prefix, split)
+                for path, key in updates:
+                    value, was = changes[key], bucket.get(path)
+                    record = None if value is None else encode_leaf(path, key, value)
                     if record == was:
                         continue
                     leaves.append((path, record))
                     before.append((path, was or b""))
-                    if leaf is None:
-                        del present[path]
+                    if record is None:
+                        del bucket[path]
                     else:
-                        present[path] = leaf.hash
-                buckets[prefix] = subtree(sorted(present.items()), self._head.split)
+                        bucket[path] = record
+                buckets[prefix] = subtree([(path, bucket[path][:HASH_BYTES]) for path in sorted(bucket)], split)
         changed = self._tree.stage(buckets)
         undo = encode_undo(changed, *self._tree.encode_nodes(changed), before)
-        head = Head(FORMAT, self._head.split, height, self._tree.staged_root, meta)
+        head = Head(FORMAT, split, height, self._tree.staged_root, meta)
         self._staged = Staged(head, leaves, undo, changes)
         return head.root
 
@@ -293,37 +296,6 @@ class StateStore:
                 if not cursor.first() or bytes(cursor.key()) >= lowest:
                     return
                 cursor.delete()
-
-    def _by_bucket(self, changes: Mapping[bytes, bytes | None]) -> Iterator[tuple[int, dict[bytes, Leaf | None]]]:
-        split = self._head.split
-        current, updates = -1, dict[bytes, Leaf | None]()
-        for path, key in sorted((hash_path(key), key) for key in changes):
-            prefix = path_prefix(path, split)
-            if prefix != current:
-                if updates:
-                    yield current, updates
-                current, updates = prefix, {}
-            value = changes[key]
-            updates[path] = None if value is None else encode_leaf(path, key, value)
-        if updates:
-            yield current, updates
-
-    def _read_bucket(
-        self, cursor: Any, prefix: int, updates: Mapping[bytes, object]
-    ) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-        """Read a bucket's leaf hashes by path, and the whole records of those that are updated."""
-        low, high = bucket_bounds(prefix, self._head.split)
-        present: dict[bytes, bytes] = {}
-        old: dict[bytes, bytes] = {}
-        if cursor.set_range(low):
-            for raw, record in cursor:
-                path = bytes(raw)
-                if path > high:
-                    break
-                present[path] = bytes(record[:HASH_BYTES])
-                if path in updates:
-                    old[path] = bytes(record)
-        return present, old
 
     def _undos(self, height: int) -> list[Undo]:
         """The undo records from height + 1 to the newest, in order; valid while the lock is held."""
@@ -381,6 +353,18 @@ class _View:
         for undo in reversed(self._undos):
             records.update(undo.leaves(low, high))
         return [leaf_of(path, record) for path, record in sorted(records.items()) if record]
+
+
+def _read_bucket(cursor: Any, prefix: int, split: int) -> dict[bytes, bytes]:
+    """Read a bucket's records by path, in order."""
+    low, high = bucket_bounds(prefix, split)
+    bucket: dict[bytes, bytes] = {}
+    if cursor.set_range(low):
+        for path, record in cursor:
+            if path > high:
+                break
+            bucket[path] = record
+    return bucket
 
 
 def _damaged(path: Path, why: str) -> StorageDamagedError:

@@ -98,8 +98,11 @@ class Storage:
 
     @contextmanager
     def snapshot(self, name: str) -> Iterator[Any]:
-        """Open a cursor of its own reader on the newest version; for the writing thread, which it must not outlive."""
-        with self._env.begin(buffers=True) as txn, txn.cursor(db=self.databases[name]) as cursor:
+        """Open a cursor of its own reader on the newest version; for the writing thread, which it must not outlive.
+
+        It gives copies: for short items they cost less than views of the map.
+        """
+        with self._env.begin() as txn, txn.cursor(db=self.databases[name]) as cursor:
             yield cursor
 
     def count(self, name: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from freehold.consensus.proofs import prove
-from freehold.consensus.records import encode_leaf
+from freehold.consensus.records import encode_leaf, leaf_of
 from freehold.consensus.state_store import StateStore
 from freehold.consensus.tree import EMPTY_NODE, INNER_KIND, Leaf, Node
 from freehold.crypto.smt import EMPTY, hash_path
@@ -70,7 +70,7 @@ def check_vector(vector: dict[str, str]) -> None:
     proof = CommitmentProof.decode(raw)
     assert proof.exist is not None
     beside = [step.suffix or step.prefix[1:] for step in reversed(proof.exist.path)]
-    view = OnePathView(encode_leaf(hash_path(key), key, value), beside)
+    view = OnePathView(leaf_of(hash_path(key), encode_leaf(hash_path(key), key, value)), beside)
     assert prove(view, key) == (value, raw)
     assert calculate_root(proof.exist, SMT).hex() == vector["root"]
 

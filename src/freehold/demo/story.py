@@ -84,9 +84,8 @@ class Story:
         compose = str(self._example / "compose.yaml")
         plan = await self._cli.run("deploy", compose, "--plan")
         price = plan["price"]
-        self._view.line(
-            f"price {price['per_hour']} tokens an hour; first charge {price['first_charge']}, paid until {price['runs_out']}"
-        )
+        self._view.line(f"price {price['per_hour']} tokens an hour, standbys included")
+        self._view.line(f"first charge {price['first_charge']} tokens; it runs out at {price['runs_out']}")
         for row in plan["placement"]:
             standbys = ", ".join(self._name(standby["node"]) for standby in row["standbys"]) or "no standby"
             self._view.line(f"{row['service']} on {self._name(row['node'])}; {standbys}")

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from freehold.base.limits import MAX_TERMS
 from freehold.base.presets import Preset
 from freehold.ledger import keys, leases
 from freehold.ledger.accounts import credit, debit
@@ -40,7 +39,6 @@ def process_challenge(ctx: Context, tx: Tx, body: Challenge) -> Code:
     if code:
         return code
     new_id = challenge_id(body.lease, body.term, tx.sender, ctx.height)
-    bounty = lease.bounty if _bounty_is_due(ctx, lease) else 0
     record = ChallengeRecord(
         version=CHALLENGE_VERSION,
         lease=body.lease,
@@ -49,7 +47,7 @@ def process_challenge(ctx: Context, tx: Tx, body: Challenge) -> Code:
         posted_height=ctx.height,
         posted_ms=ctx.time_ms,
         bond=ctx.preset.challenge_bond,
-        bounty=bounty,
+        bounty=lease.bounty,
         witnesses=[],
         threshold=0,
         verdicts=[],
@@ -57,7 +55,7 @@ def process_challenge(ctx: Context, tx: Tx, body: Challenge) -> Code:
         epoch=ctx.epoch,
     )
     ctx.state.put(keys.challenge_key(new_id), record)
-    ctx.state.put(keys.lease_key(body.lease), replace(lease, challenge=new_id, bounty=lease.bounty - bounty))
+    ctx.state.put(keys.lease_key(body.lease), replace(lease, challenge=new_id, bounty=0))
     ctx.data = new_id
     ctx.events.append(ChallengeOpened(new_id, body.lease, body.term, tx.sender))
     return Code.OK
@@ -80,13 +78,7 @@ def _may_challenge(ctx: Context, lease: Lease, term: int, challenger: bytes) -> 
             if index != holder
         ):
             return Code.NOT_MEMBER
-    if len(lease.terms) >= MAX_TERMS:
-        return Code.TERM_LIMIT
     return Code.OK if leases.can_fail_over(lease) else Code.NO_STANDBY
-
-
-def _bounty_is_due(ctx: Context, lease: Lease) -> bool:
-    return lease.bounty_epoch < 0 or ctx.epoch >= lease.bounty_epoch + ctx.preset.bounty_every_epochs
 
 
 def challenge_draw(
@@ -153,9 +145,7 @@ def process_verdict(ctx: Context, tx: Tx, body: Verdict) -> Code:
         return Code.UNKNOWN_CHALLENGE
     if ctx.time_ms > record.posted_ms + ctx.preset.verdict_window_ms:
         return Code.OUTSIDE_WINDOW
-    node = ctx.state.get(keys.node_key(tx.sender), Node)
-    if node is None:
-        return Code.UNKNOWN_NODE
+    node = ctx.state.need(keys.node_key(tx.sender), Node)  # free bodies are let in from nodes alone
     lease = ctx.state.need(keys.lease_key(record.lease), Lease)
     drawn = _with_witnesses(ctx, body.challenge, record, lease)
     if drawn is None or node.slot not in drawn.witnesses:

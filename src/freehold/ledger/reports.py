@@ -48,9 +48,7 @@ def process_report(ctx: Context, tx: Tx, body: Report) -> Code:
     code = check_report_fields(body)
     if code:
         return code
-    node = ctx.state.get(keys.node_key(tx.sender), Node)
-    if node is None:
-        return Code.UNKNOWN_NODE
+    node = ctx.state.need(keys.node_key(tx.sender), Node)  # free bodies are let in from nodes alone
     slot = ctx.state.need(keys.node_slot_key(node.slot), NodeSlot)
     epoch = body.epoch
     if not 0 <= epoch < ctx.epoch or not is_active(slot, epoch):

@@ -118,6 +118,26 @@ def test_the_verdict_window_ends_with_its_last_instant(grid: Grid) -> None:
     grid.ok(grid.faucet, Resolve(challenge), dt=1)
 
 
+def test_a_verdict_in_the_last_instant_counts(grid: Grid) -> None:
+    lease = started(grid, [0, 2])
+    challenge, witnesses = challenged(grid, lease, grid.nodes[2])
+    posted = grid.need(keys.challenge_key(challenge), ChallengeRecord).posted_ms
+    grid.block(dt=posted + 5_000 - grid.now - 1)
+    grid.ok(witnesses[0], Verdict(challenge, True), dt=1)
+    assert grid.now == posted + 5_000
+
+
+def test_a_term_can_be_challenged_from_its_first_instant(grid: Grid) -> None:
+    lease = started(grid, [0, 2, 4])
+    challenge, witnesses = challenged(grid, lease, grid.nodes[2])
+    for witness in witnesses:
+        grid.ok(witness, Verdict(challenge, True), dt=1)
+    start = grid.lease(lease).terms[1].from_ms
+    grid.block(dt=start - grid.now - 2)
+    assert grid.run(grid.nodes[4], Challenge(lease, 2), dt=1) == Code.LEASE_NOT_ACTIVE
+    grid.ok(grid.nodes[4], Challenge(lease, 2), dt=1)
+
+
 def test_who_may_challenge(grid: Grid) -> None:
     lease = grid.deploy(grid.tenants[0], [[0, 2, 4]], accept=False)[0]
     assert grid.run(grid.nodes[2], Challenge(lease, 1)) == Code.LEASE_NOT_ACTIVE

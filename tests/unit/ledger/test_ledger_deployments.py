@@ -12,7 +12,7 @@ from freehold.ledger.codes import Code
 from freehold.ledger.deployments import top_up_cost
 from freehold.ledger.events import LeaseChanged
 from freehold.ledger.fields import MAX_PREPAID_MS
-from freehold.ledger.pricing import lease_charge
+from freehold.ledger.pricing import lease_charge, price_per_hour
 from freehold.ledger.records import Deployment, Lease, NodeLease, Term
 from freehold.ledger.transactions import (
     Accept,
@@ -23,7 +23,9 @@ from freehold.ledger.transactions import (
     Probe,
     Refund,
     Resources,
+    RetireNode,
     TopUp,
+    Transfer,
     deployment_id,
     lease_id,
 )
@@ -117,6 +119,32 @@ def test_what_deploy_refuses(grid: Grid) -> None:
     assert grid.balance(tenant.public) == before
     for http in (Probe(2, 80, "/"), Probe(2, 80, "/" + "a" * 127), Probe(0, 0, "")):
         grid.ok(tenant, Deploy("x", [], order(probe=http)))
+
+
+def test_the_widest_order_that_is_allowed(grid: Grid) -> None:
+    asked = price_per_hour(grid.node(grid.nodes[0].public).offer, SMALL)
+    wide = grid.order(
+        [0, 2, 4, 6, 8], price=asked, replica=(1 << 32) - 1, prepaid_ms=grid.preset.epoch_ms, ports=list(range(1, 17))
+    )
+    assert grid.run(grid.tenants[0], Deploy("x", [], [grid.order([0], price=asked - 1)])) == Code.PRICE_TOO_LOW
+    grid.ok(grid.tenants[0], Deploy("x", [ZERO] * 16, [wide]))
+
+
+def test_the_deployments_own_deposit_must_be_there(grid: Grid) -> None:
+    order = grid.order([0])
+    charge = lease_charge(grid.preset, order).total
+    deposit = grid.preset.record_deposit
+    poor = Key("poor")
+    grid.ok(grid.faucet, Transfer(poor.public, charge + deposit + FEE + deposit - 1))
+    assert grid.run(poor, Deploy("x", [], [order])) == Code.INSUFFICIENT_BALANCE
+    grid.ok(grid.faucet, Transfer(poor.public, 1))
+    grid.ok(poor, Deploy("x", [], [order]))
+    assert grid.balance(poor.public) == deposit
+
+
+def test_a_retired_node_takes_no_lease(grid: Grid) -> None:
+    grid.ok(grid.farms[0], RetireNode(grid.nodes[0].public))
+    assert grid.run(grid.tenants[0], Deploy("x", [], [grid.order([0])])) == Code.NODE_RETIRED
 
 
 def test_all_leases_or_none(grid: Grid) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_grid import FEE, ZERO, Grid, Key, preset_with
+from ledger_grid import FEE, GENESIS_MS, ZERO, Grid, Key, preset_with
 
 from freehold.base.amounts import TOKEN
 from freehold.base.presets import MINIMAL
@@ -209,6 +209,17 @@ def test_the_end_pays_a_part_and_removes_the_lease(grid: Grid) -> None:
     spent = -earned(grid, before)["tenant-0"] - FEE
     assert 299_000 < spent <= 300_000
     assert grid.node(grid.nodes[0].public).used.vcpu_milli == 0
+
+
+def test_an_end_on_the_edge_of_an_epoch_belongs_to_it(grid: Grid) -> None:
+    lease = grid.deploy(grid.tenants[0], [[0]], price=PRICE, prepaid_ms=15_000, accept=False)[0]
+    grid.block(dt=GENESIS_MS + 5_000 - grid.now - 1)
+    grid.ok(grid.nodes[0], Accept(lease, ZERO), dt=1)
+    assert grid.end_ms(lease) == GENESIS_MS + 20_000
+    for _ in range(4):
+        grid.next_epoch()
+    assert grid.claim(lease, 0, 1) == Code.OK
+    assert grid.read(keys.lease_key(lease), Lease) is None
 
 
 def test_closing_pays_to_the_instant(grid: Grid) -> None:

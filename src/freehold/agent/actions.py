@@ -21,7 +21,7 @@ from freehold.base.errors import FreeholdError, RefusedError, UnreachableError
 from freehold.ledger.records import Lease
 from freehold.ledger.transactions import Accept
 from freehold.protocol.messages import FetchSpec, LeaseStatus, SealedSpec
-from freehold.protocol.spec import PeerSpec, ServiceSpec, open_spec
+from freehold.protocol.spec import PeerSpec, ServiceSpec, image_proof, open_spec
 from freehold.runtime import health as healthchecks
 from freehold.runtime.containers import ContainerRuntime
 from freehold.runtime.images.store import BuiltImage, ImageStore
@@ -127,12 +127,25 @@ class Actions:
     async def _get_image(self) -> None:
         digest = f"sha256:{self._lease.image_digest.hex()}"
         image = self._services.images.built(digest)
-        if image is None:
+        if image is None or not self._services.images.blobs.has(digest):
             members = [member.node for member in self._lease.members if member.node != self._services.home.id]
             await fetch_blobs(self._services.images.blobs, self._services.peers, self._lease_id, members, digest)
             image = await self._services.images.build(digest)
+        await self._require_possession(digest)
         self.image = image
         self.progress_permill = 1000
+
+    async def _require_possession(self, manifest: str) -> None:
+        """Run an image only for a tenant who has it: this node may hold it for another one.
+
+        Raises:
+            RefusedError: the spec does not show that.
+        """
+        if self.spec is None:
+            raise UnreachableError("no spec", code="no_spec")
+        data = await asyncio.to_thread(self._services.images.blobs.read, manifest)
+        if self.spec.image_proof != image_proof(self._lease.tenant, data):
+            raise RefusedError("the spec does not show that its tenant has the image", code="bad_image_proof")
 
     async def _accept(self) -> None:
         if self.image is None:

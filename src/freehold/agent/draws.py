@@ -10,6 +10,7 @@ from freehold.ledger.keys import epoch_key, node_slot_key
 from freehold.ledger.records import EpochRecord, NodeSlot
 
 MAX_ROUNDS = 64
+KEPT_RECORDS = 4
 
 
 class SlotTable:
@@ -19,7 +20,7 @@ class SlotTable:
         self._chain = chain
         self._epoch = -1
         self._rows: dict[int, NodeSlot | None] = {}
-        self._record: EpochRecord | None = None
+        self._records: dict[int, EpochRecord] = {}
 
     async def epoch_record(self, epoch: int) -> EpochRecord:
         """The verified record of an epoch.
@@ -27,13 +28,16 @@ class SlotTable:
         Raises:
             RefusedError: the ledger has none, or no longer.
         """
-        if self._record is None or self._record.epoch != epoch:
+        known = self._records.get(epoch)
+        if known is None:
             key = epoch_key(epoch, self._chain.preset.report_epochs)
             record = (await self._chain.ledger.read([key])).get(key, EpochRecord)
             if record is None or record.epoch != epoch:
                 raise RefusedError(f"the ledger has no record of epoch {epoch}", code="wrong_epoch")
-            self._record = record
-        return self._record
+            known = self._records[epoch] = record
+            for old in sorted(self._records)[:-KEPT_RECORDS]:
+                del self._records[old]
+        return known
 
     async def row(self, slot: int) -> NodeSlot | None:
         """A verified row."""

@@ -21,10 +21,13 @@ from freehold.ledger.keys import beacon_key, challenge_key
 from freehold.ledger.leases import can_fail_over
 from freehold.ledger.records import BeaconRecord, ChallengeRecord, Lease
 from freehold.ledger.transactions import Challenge, Resolve, Verdict, challenge_id
+from freehold.lightclient.client import boottime_ms
 from freehold.protocol.messages import Empty, InviteVerdict
 from freehold.transport.rpc import Heartbeat
 
 log = structlog.get_logger()
+
+MAX_DOUBLINGS = 32
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Failover:
     _watched: dict[bytes, set[bytes]] = field(default_factory=dict)
     _challenging: set[bytes] = field(default_factory=set)
     _verdicts: set[bytes] = field(default_factory=set)
+    _lost: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # challenges lost, boot time of the next
+    _looking: set[bytes] = field(default_factory=set)  # nodes whose invitation is being looked at
 
     async def watch(self) -> None:
         """Once a poll: keep heartbeats to the holders that this node stands by for; challenge the silent ones."""
@@ -60,7 +65,7 @@ class Failover:
             health = self.heartbeat.health(node)
             if health is not None and health.is_suspect:
                 for lease_id, lease in leases:
-                    if lease_id not in self._challenging and not lease.challenge:
+                    if lease_id not in self._challenging and not lease.challenge and self._is_due(lease_id):
                         self._challenging.add(lease_id)
                         self.spawn(self._challenge(lease_id, lease, node))
 
@@ -83,10 +88,28 @@ class Failover:
             await self._invite_witnesses(challenge, outcome.height)
             await asyncio.sleep((self.chain.preset.verdict_window_ms + 2 * self.chain.preset.tick_ms) / 1000)
             await self.sender.send(Resolve(challenge))
+            self._judge(lease_id, term)
         except FreeholdError as error:
             log.warning("challenge_failed", lease=lease_id.hex()[:16], code=error.code, error=error.message)
         finally:
             self._challenging.discard(lease_id)
+
+    def _is_due(self, lease_id: bytes) -> bool:
+        """Whether a lease may be challenged (again): a holder silent to this node alone costs a bond each time."""
+        due = self._lost.get(lease_id)
+        return due is None or boottime_ms() >= due[1]
+
+    def _judge(self, lease_id: bytes, term: int) -> None:
+        """After a challenge: each one that was lost doubles the wait for the next, up to the span between bounties."""
+        lease = self.chain.leases.get(lease_id)
+        if lease is None or len(lease.terms) > term:
+            self._lost.pop(lease_id, None)
+            return
+        losses = self._lost.get(lease_id, (0, 0))[0]
+        preset = self.chain.preset
+        wait_ms = min(preset.verdict_window_ms << losses, preset.bounty_every_epochs * preset.epoch_ms)
+        self._lost[lease_id] = (min(losses + 1, MAX_DOUBLINGS), boottime_ms() + wait_ms)
+        log.warning("challenge_lost", lease=lease_id.hex()[:16], term=term, wait_ms=wait_ms)
 
     async def _answers_fresh_dial(self, node: bytes) -> bool:
         self.peers.pool.drop(node, "suspected")
@@ -147,12 +170,17 @@ class Failover:
             beacon=beacon, target=challenge, epoch=record.epoch, slots=epoch.node_slots, excluded=excluded
         )
 
-    async def give_verdict_quietly(self, challenge: bytes) -> None:
-        """Like `give_verdict`, for an invitation that anyone may have sent: a refusal is only logged."""
+    async def give_verdict_quietly(self, caller: bytes, challenge: bytes) -> None:
+        """Like `give_verdict`, for an invitation by any node: one at a time each; a refusal is only logged."""
+        if caller in self._looking:
+            return
+        self._looking.add(caller)
         try:
             await self.give_verdict(challenge)
         except FreeholdError as error:
             log.info("no_verdict", challenge=challenge.hex()[:16], error=error.message)
+        finally:
+            self._looking.discard(caller)
 
     async def give_verdict(self, challenge: bytes) -> None:
         """As a drawn witness: probe the challenged node at once and post what was seen.

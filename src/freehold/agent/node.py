@@ -33,6 +33,7 @@ from freehold.transport.rpc import ALPN, Heartbeat, Pool, PoolLimits, Server
 log = structlog.get_logger()
 
 HOUSEKEEPING_S = 60.0
+UNUSED_S = 600.0  # an image that no known lease names stays this long
 
 PollWork = Callable[[], Awaitable[None]]
 
@@ -103,12 +104,20 @@ class Agent:
         log.info("listening", node=home.id.hex(), address=home.settings.listen, chain_id=home.genesis.chain_id)
         await asyncio.to_thread(self.shared.images.sweep)
         self.spawn(self._keep_watchdog(runtime))
-        self.spawn(self._keep_house())
-        self.spawn(self._every_poll(self._duties_loop(witness, reporter), "duties"))
-        self.spawn(self._every_poll(failover.watch, "failover"))
-        self.spawn(self._every_poll(self._poll, "poll"))
+        loops = [
+            asyncio.ensure_future(work)
+            for work in (
+                server.serve(),
+                self._keep_house(),
+                self._every_poll(self._duties_loop(witness, reporter), "duties"),
+                self._every_poll(failover.watch, "failover"),
+                self._every_poll(self._poll, "poll"),
+            )
+        ]
+        self._tasks.update(loops)
         try:
-            await server.serve()
+            # None of them ends of itself: an agent without one of them would only seem to live.
+            await asyncio.gather(*loops)
         finally:
             await server.close()
             await heartbeat.close()
@@ -144,9 +153,10 @@ class Agent:
                 if failing:
                     log.info("recovered", what=name)
                 failing = False
-            except FreeholdError as error:
+            except (FreeholdError, OSError) as error:  # a full disk passes, too
                 if not failing:
-                    log.warning("failing", what=name, code=error.code, error=error.message, hint=error.hint)
+                    code = error.code if isinstance(error, FreeholdError) else "system"
+                    log.warning("failing", what=name, code=code, error=str(error))
                 failing = True
             await asyncio.sleep(max(interval_s / 10, began + interval_s - loop.time()))
 
@@ -194,10 +204,9 @@ class Agent:
             chain, images = self.shared.chain, self.shared.images
             try:
                 await asyncio.to_thread(self.shared.runtime.networks.apply)
-                arriving = any(worker.awaits_image for worker in self._workers.values())
-                if chain.header is not None and not arriving:  # layers come before the manifest that names them
+                if chain.header is not None:
                     roots = [f"sha256:{lease.image_digest.hex()}" for lease in chain.leases.values()]
-                    await asyncio.to_thread(images.collect, roots)
+                    await asyncio.to_thread(images.collect, roots, UNUSED_S)
                 kept_s = self.preset.report_epochs * self.preset.epoch_ms / 1000
                 await asyncio.to_thread(self.shared.mailboxes.sweep, set(chain.leases), kept_s)
             except (FreeholdError, OSError) as error:

@@ -2,21 +2,37 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from freehold.agent.access import holder_of, is_member, is_sibling, is_tenant, require
 from freehold.agent.actions import Services
 from freehold.agent.core.machine import Phase
 from freehold.agent.failover import Failover
 from freehold.agent.tunnels import connect_container
-from freehold.agent.witness import Witness
+from freehold.agent.witness import KEPT_EPOCHS, Witness
 from freehold.agent.worker import LeaseWorker
 from freehold.base.errors import RefusedError, UnreachableError
-from freehold.base.limits import KIB, MAX_CLAIM_EPOCHS, MAX_EVIDENCE_LEAF_BYTES, MAX_IMAGE_BYTES, MAX_WITNESSES
+from freehold.base.limits import (
+    ID_BYTES,
+    KIB,
+    MAX_CLAIM_EPOCHS,
+    MAX_EVIDENCE_LEAF_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_WITNESSES,
+)
 from freehold.ledger.records import Lease
 from freehold.ledger.transactions import ProbeKind
 from freehold.protocol import messages
-from freehold.protocol.evidence import IdentityAnswer, IdentityQuestion, is_signed_identity, sign_identity
+from freehold.protocol.evidence import (
+    DutyLeaf,
+    IdentityAnswer,
+    IdentityQuestion,
+    ProvenDuty,
+    ProvenEvidence,
+    is_signed_identity,
+    sign_identity,
+)
+from freehold.runtime.images.manifest import MAX_DOCUMENT_BYTES, parse_manifest
 from freehold.runtime.logs import follow_log, read_log
 from freehold.transport.methods import AnyMethod, CallContext, Kind, Method, everybody
 from freehold.transport.splice import splice
@@ -35,6 +51,7 @@ class NodeServices:
     witness: Witness
     failover: Failover
     worker: Callable[[bytes], LeaseWorker | None]
+    _pushed: dict[int, set[tuple[bytes, bytes, int]]] = field(default_factory=dict)
 
     def methods(self) -> list[AnyMethod]:
         """The table."""
@@ -77,7 +94,7 @@ class NodeServices:
     async def deliver_spec(self, context: CallContext, request: messages.DeliverSpec) -> messages.Empty:
         """Keep the boxes of a lease."""
         lease = self.shared.chain.lease(request.lease)
-        require(is_tenant(self.shared.chain, lease, context.remote_id) or is_member(lease, context.remote_id))
+        require(is_tenant(self.shared.chain, lease, context.remote_id))
         members = {member.node for member in lease.members}
         require(all(node in members for node, _ in request.boxes))
         await asyncio.to_thread(self.shared.boxes.put, request.lease, request.boxes)
@@ -98,32 +115,60 @@ class NodeServices:
         require(is_tenant(self.shared.chain, lease, context.remote_id) or is_member(lease, context.remote_id))
         blobs = self.shared.images.blobs
         names = [_digest(raw) for raw in request.digests]
-        if self.shared.images.built(f"sha256:{lease.image_digest.hex()}") is not None:
-            return messages.BlobOffsets([-1] * len(names))
+        await self._require_in_image(lease, names)
         return messages.BlobOffsets([-1 if blobs.has(name) else blobs.offset(name) for name in names])
 
     async def put_blob(self, context: CallContext, request: messages.PutBlob) -> messages.Empty:
         """Take in a blob of the lease's image, checked while it is written."""
         lease = self.shared.chain.lease(request.lease)
         require(is_tenant(self.shared.chain, lease, context.remote_id))
+        sizes = await self._require_in_image(lease, [_digest(request.digest)])
+        if not request.size <= sizes[0]:
+            raise RefusedError(f"the image names {sizes[0]} bytes for this blob", code="oversized")
         with self.shared.images.blobs.writer(_digest(request.digest), request.size) as writer:
             if writer.offset != request.offset:
                 raise RefusedError(f"the blob goes on at byte {writer.offset}", code="wrong_offset")
             async for chunk in context.body():
                 await asyncio.to_thread(writer.write, chunk)
             await asyncio.to_thread(writer.finish)
-        self._poke(request.lease, "blob_arrived")
+        if not self._lacks(lease):
+            self._poke(request.lease, "blob_arrived")
         return messages.Empty()
 
     async def get_blob(self, context: CallContext, request: messages.GetBlob) -> messages.BlobSize:
         """Hand a blob to another member."""
-        require(is_member(self.shared.chain.lease(request.lease), context.remote_id))
+        lease = self.shared.chain.lease(request.lease)
+        require(is_member(lease, context.remote_id))
         name = _digest(request.digest)
+        await self._require_in_image(lease, [name])
         size = self.shared.images.blobs.size(name)
         if not 0 <= request.offset <= size:
             raise RefusedError(f"the blob has {size} bytes", code="wrong_offset")
         context.download(self._blob_chunks(name, request.offset))
         return messages.BlobSize(size)
+
+    def _lacks(self, lease: Lease) -> bool:
+        """Whether blobs of a lease's image, whose manifest is here, have not arrived yet."""
+        blobs, manifest = self.shared.images.blobs, f"sha256:{lease.image_digest.hex()}"
+        return any(not blobs.has(blob.digest) for blob in parse_manifest(blobs.read(manifest)).blobs)
+
+    async def _require_in_image(self, lease: Lease, names: list[str]) -> list[int]:
+        """Let pass what the lease's image consists of; the store holds other tenants' blobs as well.
+
+        Returns:
+            The greatest size that each of the blobs may have.
+        """
+        manifest = f"sha256:{lease.image_digest.hex()}"
+        sizes = {manifest: MAX_DOCUMENT_BYTES}
+        if names != [manifest]:
+            blobs = self.shared.images.blobs
+            if not blobs.has(manifest):
+                raise RefusedError("the image's manifest comes first", code="manifest_first")
+            parsed = parse_manifest(await asyncio.to_thread(blobs.read, manifest))
+            sizes |= {blob.digest: blob.size for blob in parsed.blobs}
+        if any(name not in sizes for name in names):
+            raise RefusedError("the lease's image has no such blob", code="not_in_image")
+        return [sizes[name] for name in names]
 
     async def _blob_chunks(self, name: str, offset: int) -> AsyncIterator[bytes]:
         with self.shared.images.blobs.open(name) as file:
@@ -225,28 +270,55 @@ class NodeServices:
 
     async def invite_verdict(self, context: CallContext, request: messages.InviteVerdict) -> messages.Empty:
         """Look at a challenge; the verdict is posted in the background."""
-        self.shared.spawn(self.failover.give_verdict_quietly(request.challenge))
+        if len(request.challenge) != ID_BYTES:
+            raise RefusedError("a challenge's id has 32 bytes", code="bad_id")
+        require(await self.shared.chain.any_node(context.remote_id) is not None)
+        self.shared.spawn(self.failover.give_verdict_quietly(context.remote_id, request.challenge))
         return messages.Empty()
 
     # Mailbox
 
     async def push(self, context: CallContext, request: messages.EvidencePush) -> messages.Empty:
-        """Keep leaves for the tenant: a member's evidence, a witness's duty, each signed by being under its report."""
+        """Keep leaves for the tenant: a member's evidence, a drawn witness's duty, one of each an epoch."""
         lease = self.shared.chain.lease(request.lease)
         for proven in request.evidence:
             require(is_member(lease, context.remote_id) and proven.leaf.lease == request.lease)
-            await self._keep(request.lease, proven.leaf.epoch, messages.EvidencePush(request.lease, [proven], []))
+            if self._is_first(proven.leaf.epoch, (request.lease, context.remote_id, -1)):
+                await self._keep(request.lease, proven.leaf.epoch, [proven], [])
         for duty in request.duties:
-            require(duty.leaf.witness == context.remote_id)
-            answers = [probe.answer for probe in duty.leaf.probes[: self.shared.chain.preset.probes_per_duty]]
-            require(all(is_signed_identity(self.shared.home.genesis.chain_id, answer) for answer in answers))
-            await self._keep(request.lease, duty.leaf.epoch, messages.EvidencePush(request.lease, [], [duty]))
+            await self._require_drawn(lease, context.remote_id, duty.leaf)
+            if self._is_first(duty.leaf.epoch, (request.lease, context.remote_id, duty.leaf.target_slot)):
+                await self._keep(request.lease, duty.leaf.epoch, [], [duty])
         return messages.Empty()
 
-    async def _keep(self, lease_id: bytes, epoch: int, push: messages.EvidencePush) -> None:
+    async def _require_drawn(self, lease: Lease, caller: bytes, leaf: DutyLeaf) -> None:
+        """Let pass a witness's own leaf about a member that it was drawn for: there is room for few."""
+        chain = self.shared.chain
+        require(leaf.witness == caller and chain.epoch - KEPT_EPOCHS < leaf.epoch <= chain.epoch)
+        require(0 < len(leaf.probes) <= chain.preset.probes_per_duty)
+        require(all(is_signed_identity(chain.ledger.chain_id, probe.answer) for probe in leaf.probes))
+        witness = await chain.any_node(caller)
+        for member in lease.members:
+            node = await chain.any_node(member.node)
+            if witness is not None and node is not None and node.slot == leaf.target_slot:
+                require(witness.slot in await self.witness.draw_for(member.node, leaf.epoch))
+                return
+        require(False)
+
+    def _is_first(self, epoch: int, push: tuple[bytes, bytes, int]) -> bool:
+        """Whether a leaf of a recent epoch is the first that its sender hands over."""
         now = self.shared.chain.epoch
-        if now - self.shared.chain.preset.report_epochs < epoch <= now:
-            await asyncio.to_thread(self.shared.mailboxes.add, lease_id, epoch, push.evidence, push.duties)
+        for old in [known for known in self._pushed if known <= now - KEPT_EPOCHS]:
+            del self._pushed[old]
+        if not now - KEPT_EPOCHS < epoch <= now or push in self._pushed.setdefault(epoch, set()):
+            return False
+        self._pushed[epoch].add(push)
+        return True
+
+    async def _keep(
+        self, lease_id: bytes, epoch: int, evidence: list[ProvenEvidence], duties: list[ProvenDuty]
+    ) -> None:
+        await asyncio.to_thread(self.shared.mailboxes.add, lease_id, epoch, evidence, duties)
 
     async def read_mailbox(self, context: CallContext, request: messages.MailboxRequest) -> messages.Mailbox:
         """Hand the tenant, or another member, the leaves of a span of epochs."""

@@ -57,7 +57,7 @@ class Witness:
             FreeholdError: the ledger has no record of the epoch, or does not answer.
         """
         if epoch not in self._own_draw:
-            self._own_draw[epoch] = await self._draw_for(self._chain.node_id, epoch)
+            self._own_draw[epoch] = await self.draw_for(self._chain.node_id, epoch)
             for old in [known for known in self._own_draw if known <= epoch - KEPT_EPOCHS]:
                 del self._own_draw[old]
         return self._own_draw[epoch]
@@ -91,13 +91,13 @@ class Witness:
         """
         if self._chain.node is None or request.epoch != self._chain.epoch:
             raise RefusedError(f"epoch {request.epoch} is not the present one", code="wrong_epoch")
-        row = await self._slots.row(request.slot)
-        if row is None or row.node != caller:
+        target = await self._chain.any_node(caller)
+        if target is None or target.slot != request.slot:
             raise RefusedError("the caller does not hold that slot", code="not_allowed")
         duties = self.duties(request.epoch)
         if request.slot in duties.seen:
             return
-        drawn = await self._draw_for(caller, request.epoch)
+        drawn = await self.draw_for(caller, request.epoch)
         if drawn != request.witnesses or self._chain.node.slot not in drawn:
             raise RefusedError("the draw does not name this node", code="wrong_draw")
         if not duties.invite(request.slot):
@@ -105,7 +105,12 @@ class Witness:
         for at_ms in self._secret_times(request.epoch):
             self._spawn(self._probe_at(at_ms, request.epoch, request.slot, caller))
 
-    async def _draw_for(self, node_id: bytes, epoch: int) -> list[int]:
+    async def draw_for(self, node_id: bytes, epoch: int) -> list[int]:
+        """The witnesses drawn for any node in an epoch.
+
+        Raises:
+            FreeholdError: the ledger has no such node or epoch, or does not answer.
+        """
         record = await self._slots.epoch_record(epoch)
         node = await self._chain.any_node(node_id)
         if node is None:

@@ -50,11 +50,6 @@ class LeaseWorker:
         """Whether nothing of the lease is left on this node."""
         return self.machine.phase is Phase.GONE
 
-    @property
-    def awaits_image(self) -> bool:
-        """Whether blobs of this lease's image may be arriving."""
-        return self.machine.phase in (Phase.NEW, Phase.SPEC, Phase.IMAGE)
-
     def adopt(self, container: Container) -> None:
         """After the agent's start: a container of this lease is there, running, or ended by itself meanwhile.
 

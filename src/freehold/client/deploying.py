@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from freehold.base.codec import encode
-from freehold.base.errors import FreeholdError, RefusedError, UnreachableError
+from freehold.base.errors import FreeholdError, RefusedError, RemoteProtocolError, UnreachableError
 from freehold.client.images import LocalImages
 from freehold.client.nodes import NodeClient
 from freehold.client.plan import Placement, Plan
@@ -31,8 +31,9 @@ from freehold.protocol.messages import (
     PutBlob,
     TunnelOpen,
 )
-from freehold.protocol.spec import SALT_BYTES, ServiceSpec, seal_spec, spec_hash
+from freehold.protocol.spec import SALT_BYTES, ServiceSpec, image_proof, seal_spec, spec_hash
 from freehold.runtime.images.importing import ImportedImage
+from freehold.transport.rpc import Peer
 
 CALL_MS = 10_000
 UPLOAD_MS = 60_000
@@ -104,7 +105,8 @@ class Deployer:
             order = placement.order
             service = plan.model.services[order.service]
             image = self._images.find(service.image)
-            spec = service_spec(plan.model, service, order.replica, deployment)
+            proof = image_proof(self._wallet.id, self._images.blobs.read(image.manifest_digest))
+            spec = service_spec(plan.model, service, order.replica, deployment, proof)
             salt = random_bytes(SALT_BYTES)
             digest = bytes.fromhex(image.manifest_digest.removeprefix("sha256:"))
             orders.append(placement.complete(digest, spec_hash(salt, encode(spec))))
@@ -151,22 +153,28 @@ class Deployer:
             )
             await peer.call("spec.deliver", DeliverSpec(job.id, [(member.node, box)]), Empty, CALL_MS)
         manifest = job.image.manifest_digest
-        blobs = [(manifest, self._images.blobs.size(manifest))]
-        blobs += [(blob.digest, blob.size) for blob in job.image.manifest.blobs]
+        blobs = [(blob.digest, blob.size) for blob in job.image.manifest.blobs]
+        name = f"{job.placement.name} on {node.hex()[:12]}"
+        # The manifest goes first: a node takes only what it names.
+        total = await self._send_blobs(peer, job.id, name, [(manifest, self._images.blobs.size(manifest))])
+        total += await self._send_blobs(peer, job.id, name, blobs)
+        self._tell(Progress(name, "image handed over", total, total))
+
+    async def _send_blobs(self, peer: Peer, lease: bytes, name: str, blobs: list[tuple[str, int]]) -> int:
+        """Send what a node lacks of these blobs (digest, size). Returns the size of all."""
         raw = [bytes.fromhex(digest.removeprefix("sha256:")) for digest, _ in blobs]
-        wanted = await peer.call("blob.wanted", BlobsWanted(job.id, raw), BlobOffsets, CALL_MS)
+        wanted = await peer.call("blob.wanted", BlobsWanted(lease, raw), BlobOffsets, CALL_MS)
+        if len(wanted.offsets) != len(blobs):
+            raise RemoteProtocolError(f"{name}: the node answered for other blobs", code="bad_answer")
         total = sum(size for _, size in blobs)
         done = sum(size if offset < 0 else offset for (_, size), offset in zip(blobs, wanted.offsets, strict=True))
-        name = f"{job.placement.name} on {node.hex()[:12]}"
-        # The manifest goes last: a node that has it has all that it names.
-        for (digest, size), offset in reversed(list(zip(blobs, wanted.offsets, strict=True))):
-            if offset < 0:
+        for (digest, size), raw_digest, offset in zip(blobs, raw, wanted.offsets, strict=True):
+            if not 0 <= offset <= size:
                 continue
-            request = PutBlob(job.id, bytes.fromhex(digest.removeprefix("sha256:")), size, offset)
             body = self._chunks(digest, offset, name, done, total)
-            await peer.upload("blob.put", request, body, Empty, UPLOAD_MS)
+            await peer.upload("blob.put", PutBlob(lease, raw_digest, size, offset), body, Empty, UPLOAD_MS)
             done += size - offset
-        self._tell(Progress(name, "image handed over", total, total))
+        return total
 
     async def _chunks(self, digest: str, offset: int, name: str, done: int, total: int) -> AsyncIterator[bytes]:
         with self._images.blobs.open(digest) as file:

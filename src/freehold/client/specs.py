@@ -17,7 +17,9 @@ from freehold.protocol.spec import (
 _CONDITIONS = {"service_started": "started", "service_healthy": "healthy"}
 
 
-def service_spec(model: ComposeFile, service: Service, replica: int, deployment: bytes) -> ServiceSpec:
+def service_spec(
+    model: ComposeFile, service: Service, replica: int, deployment: bytes, image_proof: bytes
+) -> ServiceSpec:
     """The spec of one replica.
 
     Args:
@@ -25,6 +27,7 @@ def service_spec(model: ComposeFile, service: Service, replica: int, deployment:
         service: of the file.
         replica: from 0.
         deployment: id, from which the other services' lease ids follow.
+        image_proof: that the tenant has the image, see `protocol.spec.image_proof`.
     """
     check = service.healthcheck
     return ServiceSpec(
@@ -55,6 +58,7 @@ def service_spec(model: ComposeFile, service: Service, replica: int, deployment:
         stop_signal=service.stop_signal,
         stop_grace_ms=service.stop_grace_ms,
         peers=_peers(model, service, deployment),
+        image_proof=image_proof,
     )
 
 

@@ -49,6 +49,7 @@ class Purpose(Enum):
     # specs
     SPEC = "hash", "spec/1"
     SPEC_BOX_SIGN = "sign", "spec-box/1"
+    IMAGE_PROOF = "hash", "image-proof/1"
     # reports
     REPORT_LEAF = "hash", "report-leaf/1"
     DUTY_LEAF = "hash", "duty-leaf/1"

@@ -14,7 +14,7 @@ class Empty(Record):
 
 
 class DeliverSpec(Record):
-    """`spec.deliver` (tenant, member): the sealed boxes of all members of a lease, so that each can help another."""
+    """`spec.deliver` (tenant): the sealed boxes of all members of a lease, so that each can help another."""
 
     lease: bytes
     boxes: list[tuple[bytes, bytes]]  # (member node id, sealed box)
@@ -33,7 +33,7 @@ class SealedSpec(Record):
 
 
 class BlobsWanted(Record):
-    """`blob.wanted` (tenant, member): which of these digests the node lacks, and from which offset."""
+    """`blob.wanted` (tenant, member): which of the image's digests the node lacks, and from which offset."""
 
     lease: bytes
     digests: list[bytes]
@@ -46,7 +46,7 @@ class BlobOffsets(Record):
 
 
 class PutBlob(Record):
-    """`blob.put` (tenant, member), body: the blob's bytes from `offset` on."""
+    """`blob.put` (tenant), body: the blob's bytes from `offset` on."""
 
     lease: bytes
     digest: bytes

@@ -93,6 +93,7 @@ class ServiceSpec(Record):
     stop_signal: str
     stop_grace_ms: int
     peers: list[PeerSpec]
+    image_proof: bytes  # see `image_proof`
 
 
 class SealedContent(Record):
@@ -112,6 +113,16 @@ class SealedContent(Record):
 def spec_hash(salt: bytes, spec: bytes) -> bytes:
     """The hash that stands on the lease."""
     return tagged_hash(Purpose.SPEC, salt, spec)
+
+
+def image_proof(tenant: bytes, manifest: bytes) -> bytes:
+    """Show that a tenant has an image: the ledger tells its digest to everyone, and a node may hold it for another.
+
+    Args:
+        tenant: account id, so that another tenant's proof is worth nothing.
+        manifest: the bytes of the image's manifest, which names everything in it.
+    """
+    return tagged_hash(Purpose.IMAGE_PROOF, tenant, manifest)
 
 
 def seal_spec(

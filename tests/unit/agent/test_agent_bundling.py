@@ -71,6 +71,7 @@ def _spec(**settings: Any) -> ServiceSpec:
         "stop_signal": "",
         "stop_grace_ms": 0,
         "peers": [],
+        "image_proof": bytes(32),
     }
     return ServiceSpec(**(base | settings))
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import os
+import time
 from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -269,13 +270,12 @@ class BlobStore:
                 total += path.stat().st_size
         return total
 
-    def collect(self, roots: Iterable[str]) -> list[str]:
+    def collect(self, roots: Iterable[str], min_age_s: float = 0) -> list[str]:
         """Remove every blob and partial that no root needs.
-
-        The caller sees to it that no image is arriving whose manifest is not among the roots.
 
         Args:
             roots: digests of manifests to keep, with all that they name; unknown ones are kept by digest alone.
+            min_age_s: what changed later than this many seconds ago stays.
 
         Returns:
             The digests removed.
@@ -289,7 +289,7 @@ class BlobStore:
             f"sha256:{path.name}"
             for name in ("sha256", "partial")
             for path in (self.folder / name).iterdir()
-            if f"sha256:{path.name}" not in keep
+            if f"sha256:{path.name}" not in keep and has_age(path, min_age_s)
         }
         for digest in removed:
             self.delete(digest)
@@ -341,6 +341,14 @@ def _lock_partial(path: Path, digest: str) -> int:
 def disk_full(folder: Path) -> BlobError:
     """The error for a disk without room."""
     return BlobError(f"the disk under {folder} is full", code="disk_full", hint="free some space, then try again")
+
+
+def has_age(path: Path, min_age_s: float) -> bool:
+    """Whether a file was last changed so many seconds ago; False when it has just gone."""
+    try:
+        return min_age_s <= 0 or time.time() - path.stat().st_mtime >= min_age_s
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from freehold.base.codec import Record, decode
 from freehold.base.errors import CodecError, NotVerifiedError
 from freehold.base.limits import MIB
-from freehold.runtime.images.blobs import BlobError, BlobStore
+from freehold.runtime.images.blobs import BlobError, BlobStore, has_age
 from freehold.runtime.images.erofs import BuildError, file_digest
 from freehold.runtime.images.manifest import ImageConfig, ImageError, require_digest
 from freehold.runtime.images.users import User, resolve_user
@@ -173,13 +173,20 @@ class ImageStore:
         (folder / "record").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def collect(self, roots: list[str]) -> list[str]:
-        """Remove built images and blobs of every image that is not among roots; returns the digests removed."""
+    def collect(self, roots: list[str], min_age_s: float = 0) -> list[str]:
+        """Remove built images and blobs of every image that is not among roots; returns the digests removed.
+
+        Args:
+            roots: digests of manifests to keep, with all that they name.
+            min_age_s: what changed later than this many seconds ago stays: it may be for a lease just learnt of.
+        """
         self.sweep()
-        removed = [digest for digest in self.images() if digest not in roots]
+        removed = [
+            digest for digest in self.images() if digest not in roots and has_age(self.built_folder(digest), min_age_s)
+        ]
         for digest in removed:
             self.delete(digest)
-        return removed + self.blobs.collect(roots)
+        return removed + self.blobs.collect(roots, min_age_s)
 
     def sweep(self) -> None:
         """Remove what killed builds left behind; running ones are not touched. For a node's start."""

@@ -1,4 +1,4 @@
-"""Signed headers of the light client's model-based runs: hashes and commits, as a start for verification by hops.
+"""The light client's model-based runs: hashes and commits, and the verdict of each step by verification by hops.
 
 Source: tendermint/tendermint light/mbt/json at a14f6f45, read from FREEHOLD_VECTORS; without it one header is checked.
 """
@@ -6,15 +6,28 @@ Source: tendermint/tendermint light/mbt/json at a14f6f45, read from FREEHOLD_VEC
 import base64
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from test_light_cometbft import parse_block_id, parse_header, parse_time
 
-from freehold.base.errors import NotVerifiedError
+from freehold.base.errors import CodecError, NotVerifiedError
 from freehold.light.headers import header_hash, make_validator, make_validator_set, validators_hash
-from freehold.light.types import ABSENT_SIG, Commit, CommitSig, Header, ValidatorSet
+from freehold.light.skipping import NotEnoughTrustError, TrustBounds, TrustedState, verify_hop
+from freehold.light.types import (
+    ABSENT_SIG,
+    Commit,
+    CommitSig,
+    Header,
+    LightBlock,
+    PublicKey,
+    SignedHeader,
+    Validator,
+    ValidatorSet,
+)
 from freehold.light.verify import verify_commit
+from freehold.light.wire import Message
 
 # MC4_4_faulty_TestSuccess.json, initial state
 KNOWN: dict[str, Any] = {
@@ -92,3 +105,71 @@ def test_accepted_blocks_have_good_commits() -> None:
                 refused += 1
     print(f"{len(files)} files: {accepted} accepted blocks have good commits, {refused} refused ones have bad ones")
     assert not files or (accepted, refused) == (42, 12)
+
+
+# In these either refusal is right: the block is bad, and nobody whom we trust vouches for it.
+EITHER = ("TestEmptyCommitEmptyValset", "TestEmptyCommitNonEmptyValset", "TestLessThanTwoThirdsCommit")
+
+
+def decoded(message: Message) -> Any:
+    """As it comes from a server: through the strict codec, which refuses what ValidateBasic refuses."""
+    return type(message).decode(message.encode())
+
+
+def parse_light_block(block: dict[str, Any]) -> LightBlock:
+    signed = block["signed_header"]
+    members = (block["validator_set"] or {}).get("validators") or ()
+    validators = (
+        parse_set({"validators": members})
+        if members
+        else ValidatorSet((), Validator(bytes(20), PublicKey(bytes(32)), 1))
+    )
+    header, commit = parse_header(signed["header"]), parse_commit(signed["commit"])
+    light_block: LightBlock = decoded(LightBlock(SignedHeader(header, commit), validators))
+    return light_block
+
+
+def initial_state(initial: dict[str, Any]) -> TrustedState:
+    signed = initial["signed_header"]
+    header, commit = parse_header(signed["header"]), parse_commit(signed["commit"])
+    own = parse_set(initial["next_validator_set"])
+    state = TrustedState(
+        chain_id=header.chain_id,
+        height=header.height,
+        time=header.time,
+        next_validators_hash=header.next_validators_hash,
+        validators=own,
+    )
+    assert header_hash(header) == commit.block_id.hash
+    return state.with_next_validators(own)
+
+
+def play(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Verdict recorded and verdict given, of each step."""
+    bounds = TrustBounds(trust_period_ms=int(data["initial"]["trusting_period"]) // 1_000_000, clock_drift_ms=1_000)
+    state, verdicts = initial_state(data["initial"]), []
+    for step in data["input"]:
+        try:
+            block = parse_light_block(step["block"])
+            state = verify_hop(state, block, bounds, parse_time(step["now"]).ms)
+            state = state.with_next_validators(parse_set(step["block"]["next_validator_set"]))
+            given = "SUCCESS"
+        except NotEnoughTrustError:
+            given = "NOT_ENOUGH_TRUST"
+        except (NotVerifiedError, CodecError):
+            given = "INVALID"
+        verdicts.append((step["verdict"], given))
+    return verdicts
+
+
+def test_every_step_has_its_recorded_verdict() -> None:
+    folder = os.environ.get("FREEHOLD_VECTORS")
+    files = sorted((Path(folder) / "light-client").glob("*.json")) if folder else []
+    counts: Counter[str] = Counter()
+    for file in files:
+        for recorded, given in play(json.loads(file.read_text())):
+            either = any(name in file.name for name in EITHER) and given == "NOT_ENOUGH_TRUST"
+            assert given == recorded or (either and recorded == "INVALID"), file.name
+            counts[recorded] += 1
+    print(f"{len(files)} files: {dict(counts)}")
+    assert not files or (len(files), counts.total()) == (48, 104)

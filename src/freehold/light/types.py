@@ -72,6 +72,11 @@ class Timestamp(Message, frozen=True):
         """Whole milliseconds since the Unix epoch, rounded down."""
         return self.seconds * 1000 + self.nanos // 1_000_000
 
+    @property
+    def ns(self) -> int:
+        """Nanoseconds since the Unix epoch, exactly."""
+        return self.seconds * NANOS + self.nanos
+
     def validate(self) -> None:
         """Check the range of protobuf's Timestamp."""
         if not (MIN_SECONDS <= self.seconds <= MAX_SECONDS and 0 <= self.nanos < NANOS):

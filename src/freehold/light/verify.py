@@ -2,8 +2,7 @@
 
 Rule-set 1: one fixed validator set, that of genesis. A header signed by more than two thirds of its power is accepted
 at any height, so a proof needs no chain of headers. Assumes that no two thirds of these validators sold their keys.
-Sets that change (adjacent and skipping verification, trust periods) will stand beside `verify_light_block` and share
-`verify_commit`, which takes any set.
+Sets that change are verified hop by hop in `freehold.light.skipping`, which shares `verify_commit`: it takes any set.
 
 Spec: docs/spec/light-client.md. Source: CometBFT types/validation.go `VerifyCommit`, light/verifier.go.
 """
@@ -46,6 +45,13 @@ class Refusal(StrEnum):
     DOUBLE_VOTE = "double_vote"
     BAD_SIGNATURE = "bad_signature"
     NOT_ENOUGH_POWER = "not_enough_power"
+    NOT_ENOUGH_TRUST = "not_enough_trust"
+    TRUST_EXPIRED = "trust_expired"
+    HEIGHT_NOT_ABOVE = "height_not_above"
+    TIME_NOT_AFTER = "time_not_after"
+    WRONG_HEIGHT = "wrong_height"
+    TRUST_ROOT_MISMATCH = "trust_root_mismatch"
+    TOO_MANY_STEPS = "too_many_steps"
 
 
 class Signers(msgspec.Struct, frozen=True):

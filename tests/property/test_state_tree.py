@@ -124,10 +124,19 @@ def test_a_root_depends_on_keys_and_values_alone(state: dict[bytes, bytes], data
         prefix = int.from_bytes(leaf[0][:4], "big") >> (32 - split)
         bucket = present.setdefault(prefix, [])
         bucket.append(leaf)
-        changed = grown.stage({prefix: subtree(sorted(bucket), split)})
-        assert changed == sorted(set(changed))
+        nodes = [grown.node(index) for index in range(1, 2 << split)]
         if data.draw(st.booleans()):  # what was staged may be forgotten
-            grown.stage({prefix: subtree(sorted(bucket), split)})
+            other = data.draw(st.integers(0, (1 << split) - 1))
+            grown.stage({other: (LEAF_KIND, sha256(b"other").digest())})
+        if data.draw(st.booleans()):
+            grown.rollback()
+            assert grown.staged_root == grown.root
+        indices, kinds, hashes = grown.stage({prefix: subtree(sorted(bucket), split)})
+        assert indices == sorted(set(indices)) and indices[0] == 1
+        # readers see the version before until it is applied, and what is told of it is what it was
+        assert [grown.node(index) for index in range(1, 2 << split)] == nodes
+        told = [(kind, hashes[32 * at : 32 * at + 32]) for at, kind in enumerate(kinds)]
+        assert told == [nodes[index - 1] for index in indices]
         grown.apply()
     assert grown.root == tree.root
 

@@ -229,7 +229,7 @@ class StateStore:
         paths = sorted([(hash_path(key), key) for key in changes])
         with self._storage.snapshot("leaves") as cursor:
             for prefix, updates in groupby(paths, lambda item: path_prefix(item[0], split)):
-                bucket = _read_bucket(cursor, prefix, split)
+                bucket, count = _read_bucket(cursor, prefix, split), len(leaves)
                 for path, key in updates:
                     value, was = changes[key], bucket.get(path)
                     record = None if value is None else encode_leaf(path, key, value)
@@ -241,9 +241,11 @@ class StateStore:
                         del bucket[path]
                     else:
                         bucket[path] = record
-                buckets[prefix] = subtree([(path, bucket[path][:HASH_BYTES]) for path in sorted(bucket)], split)
-        changed = self._tree.stage(buckets)
-        undo = encode_undo(changed, *self._tree.encode_nodes(changed), before)
+                if len(leaves) > count:
+                    buckets[prefix] = subtree([(path, bucket[path][:HASH_BYTES]) for path in sorted(bucket)], split)
+        with self._storage.lock:
+            overwritten = self._tree.stage(buckets)
+        undo = encode_undo(*overwritten, before)
         head = Head(FORMAT, split, height, self._tree.staged_root, meta)
         self._staged = Staged(head, leaves, undo, changes)
         return head.root

@@ -8,6 +8,7 @@ on keys and values alone, neither on their order nor on the split.
 Nothing here reads or writes: leaves come in as sorted lists. Spec: docs/spec/state-tree.md.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
@@ -39,6 +40,28 @@ class Leaf(NamedTuple):
     path: bytes
     hash: bytes
     record: bytes
+
+
+class Overwritten(NamedTuple):
+    """Nodes as they were before a change.
+
+    Attributes:
+        indices: heap indices, ascending.
+        kinds: one byte each.
+        hashes: 32 bytes each, joined.
+    """
+
+    indices: list[int]
+    kinds: bytes
+    hashes: bytes
+
+
+class _Level(NamedTuple):
+    """Nodes of one level as they were before a change, by ascending heap index."""
+
+    indices: list[int]
+    kinds: bytes
+    hashes: list[bytes]
 
 
 class TreeView(Protocol):
@@ -100,34 +123,39 @@ def _first_right(leaves: Sequence[tuple[bytes, ...]], depth: int) -> int:
 class UpperTree:
     """The nodes above the buckets, in memory: a list of hashes and an array of kinds, both by heap index.
 
-    There are two copies: readers see one while the next version is computed in the other, and `apply` swaps them. They
-    share the hashes themselves, so the second copy costs a pointer a node.
+    `stage` writes the next version in place and keeps what it overwrites: until `apply`, readers see that. A reader may
+    not look while `stage` runs.
 
     Attributes:
         split: depth at which buckets hang, 1 <= split <= 24; there are `2^(split+1)` nodes.
     """
 
-    __slots__ = ("_changed", "_hashes", "_kinds", "_next_hashes", "_next_kinds", "split")
+    __slots__ = ("_before", "_hashes", "_kinds", "split")
 
     def __init__(self, split: int) -> None:
         check(1 <= split <= MAX_SPLIT, "tree_split_in_range", split=split)
         self.split = split
-        self._hashes, self._next_hashes = [EMPTY] * (2 << split), [EMPTY] * (2 << split)
-        self._kinds, self._next_kinds = bytearray(2 << split), bytearray(2 << split)
-        self._changed: list[int] | None = []  # where the copies differ; None: not known
+        self._hashes = [EMPTY] * (2 << split)
+        self._kinds = bytearray(2 << split)
+        self._before: list[_Level] = []  # what `stage` overwrote, the highest level first
 
     @property
     def root(self) -> bytes:
         """The root hash, 32 bytes; `EMPTY` for the empty map."""
-        return self._hashes[1]
+        return self.node(1)[1]
 
     @property
     def staged_root(self) -> bytes:
         """The root hash that the last `stage` led to."""
-        return self._next_hashes[1]
+        return self._hashes[1]
 
     def node(self, index: int) -> Node:
         """The node at a heap index."""
+        if self._before:
+            level = self._before[index.bit_length() - 1]
+            at = bisect_left(level.indices, index)
+            if at < len(level.indices) and level.indices[at] == index:
+                return level.kinds[at], level.hashes[at]
         return self._kinds[index], self._hashes[index]
 
     def rebuild(self, leaves: Iterable[tuple[bytes, bytes]]) -> None:
@@ -147,26 +175,39 @@ class UpperTree:
         self.stage(buckets)
         self.apply()
 
-    def stage(self, buckets: Mapping[int, Node]) -> list[int]:
-        """Compute the tree that changed buckets lead to, without changing this one; forgets what was staged before.
+    def stage(self, buckets: Mapping[int, Node]) -> Overwritten:
+        """Compute the tree that changed buckets lead to; forgets what was staged before.
 
         Args:
             buckets: the new node of each touched bucket, by prefix.
 
         Returns:
-            Heap indices of all nodes that may differ, ascending.
+            All nodes that may differ, as they were.
         """
-        self._renew_copy()
-        hashes, kinds, first = self._next_hashes, self._next_kinds, 1 << self.split
-        level: list[int] = []
-        for prefix in sorted(buckets):
-            index, (kind, node_hash) = first + prefix, buckets[prefix]
-            if kinds[index] != kind or hashes[index] != node_hash:
-                kinds[index], hashes[index] = kind, node_hash
-                level.append(index)
-        levels = [level]
+        self.rollback()
+        before = self._before
+        try:
+            self._fill(buckets, before)
+        except BaseException:
+            self.rollback()
+            raise
+        before.reverse()
+        # the heap numbers its levels from the top, so this is ascending
+        return Overwritten(
+            [index for level in before for index in level.indices],
+            b"".join([level.kinds for level in before]),
+            b"".join([piece for level in before for piece in level.hashes]),
+        )
+
+    def _fill(self, buckets: Mapping[int, Node], before: "list[_Level]") -> None:
+        hashes, kinds, first = self._hashes, self._kinds, 1 << self.split
+        level = sorted([first + prefix for prefix in buckets])
+        before.append(_Level(level, bytes([kinds[index] for index in level]), [hashes[index] for index in level]))
+        for index in level:
+            kinds[index], hashes[index] = buckets[index - first]
         for _ in range(self.split):
             level = list(dict.fromkeys([index >> 1 for index in level]))
+            before.append(_Level(level, bytes([kinds[index] for index in level]), [hashes[index] for index in level]))
             # `join`, written out: this loop runs ten times for each changed leaf
             for index in level:
                 child = 2 * index
@@ -177,32 +218,17 @@ class UpperTree:
                 else:
                     kinds[index] = count
                     hashes[index] = hashes[child] if kinds[child] else hashes[child + 1]
-            levels.append(level)
-        # the heap numbers its levels from the top, so this is ascending
-        changed = [index for level in reversed(levels) for index in level]
-        self._changed = changed
-        return changed
 
     def apply(self) -> None:
         """Become what `stage` computed."""
-        self._hashes, self._next_hashes = self._next_hashes, self._hashes
-        self._kinds, self._next_kinds = self._next_kinds, self._kinds
+        self._before = []
 
-    def encode_nodes(self, indices: Sequence[int]) -> tuple[bytes, bytes]:
-        """The kinds, and the hashes, of the nodes at some heap indices, each joined in that order."""
-        kinds, hashes = self._kinds, self._hashes
-        return bytes([kinds[index] for index in indices]), b"".join([hashes[index] for index in indices])
-
-    def _renew_copy(self) -> None:
-        changed, self._changed = self._changed, None
-        if changed is None:
-            self._next_hashes[:] = self._hashes
-            self._next_kinds[:] = self._kinds
-            return
-        new_hashes, hashes, new_kinds, kinds = self._next_hashes, self._hashes, self._next_kinds, self._kinds
-        for index in changed:
-            new_hashes[index] = hashes[index]
-            new_kinds[index] = kinds[index]
+    def rollback(self) -> None:
+        """Forget what `stage` computed."""
+        for level in self._before:
+            for index, kind, node_hash in zip(level.indices, level.kinds, level.hashes, strict=True):
+                self._kinds[index], self._hashes[index] = kind, node_hash
+        self._before = []
 
 
 def path_prefix(path: bytes, split: int) -> int:

@@ -100,7 +100,8 @@ def _detach(record: Path, service: str, port: int, local: int | None) -> Result:
         )
     record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     extra = [] if local is None else ["--local", str(local)]
-    command = [sys.executable, "-m", "freehold.cli.main", "connect", service, str(port), *extra]
+    # -P: what lies in the folder where someone stands, such as a downloaded project, is never imported.
+    command = [sys.executable, "-P", "-m", "freehold.cli.main", "connect", service, str(port), *extra]
     with record.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True

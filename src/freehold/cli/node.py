@@ -150,7 +150,8 @@ def run(*, home: Path) -> Result:
     home
         The node's own folder: node.key, box.key, genesis.json, node.toml.
     """
-    os.execv(sys.executable, [sys.executable, "-m", "freehold.agent.main", "--home", str(home)])  # noqa: S606
+    # -P: what lies in the folder where someone stands is never imported, least of all as root.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "freehold.agent.main", "--home", str(home)])  # noqa: S606
 
 
 async def _join(

@@ -33,7 +33,7 @@ class Table:
 
     def text(self) -> str:
         """The table as lines; an empty one is its header alone."""
-        lines = [list(self.columns), *[list(row) for row in self.rows]]
+        lines = [list(self.columns), *[[plain(cell) for cell in row] for row in self.rows]]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -45,7 +45,7 @@ def print_result(result: Result, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.document), indent=2).decode() + "\n")
     elif result.text:
-        sys.stdout.write(result.text.rstrip("\n") + "\n")
+        sys.stdout.write("\n".join(map(plain, result.text.rstrip("\n").split("\n"))) + "\n")
     sys.stdout.flush()
 
 
@@ -60,9 +60,14 @@ def print_error(error: FreeholdError, *, as_json: bool) -> None:
         say(f"next: {error.hint}")
 
 
+def plain(text: str) -> str:
+    """A line as a terminal may show it: nodes, images and files put words into it, never commands to the terminal."""
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
+
+
 def say(line: str) -> None:
     """A line of progress or explanation: stderr, so that stdout stays the result alone."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write("\n".join(map(plain, line.split("\n"))) + "\n")
     sys.stderr.flush()
 
 

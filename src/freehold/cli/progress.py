@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from freehold.cli.output import say, use_colour
+from freehold.cli.output import plain, say, use_colour
 from freehold.client import deploying
 
 
@@ -47,6 +47,7 @@ class ProgressView:
         if event.subject in self._tasks:
             self._progress.remove_task(self._tasks.pop(event.subject))
         if self._live:
-            self._progress.console.print(f"{event.subject}: {event.what}", markup=False, highlight=False)
+            line = plain(f"{event.subject}: {event.what}")
+            self._progress.console.print(line, markup=False, highlight=False)
         else:
             say(f"{event.subject}: {event.what}")

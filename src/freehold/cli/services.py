@@ -5,8 +5,10 @@ import sys
 from datetime import UTC, datetime
 
 from freehold.base.amounts import format_amount
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RemoteProtocolError
+from freehold.base.limits import MIB
 from freehold.cli.output import Result, Table, say
+from freehold.cli.terminal import TerminalLog
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
 from freehold.client.nodes import NodeClient
@@ -24,6 +26,8 @@ from freehold.client.session import Session
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.deployments import top_up_cost
 from freehold.protocol.messages import LeaseStatus
+
+MAX_COLLECTED_BYTES = 64 * MIB  # of a log in one JSON document
 
 
 def ps(*, json: bool = False) -> Result:
@@ -131,6 +135,7 @@ async def _logs(
 ) -> list[str]:
     session = Session(home, wallet)
     collected = bytearray()
+    shown = TerminalLog() if sys.stdout.isatty() else None
     try:
         _, views = await list_services(session, wallet.id)
         view = find_service(views, service)
@@ -138,9 +143,13 @@ async def _logs(
             async for chunk in stream_logs(nodes, view, tail=tail, follow=follow):
                 if collect:
                     collected += chunk
+                    if len(collected) > MAX_COLLECTED_BYTES:
+                        raise RemoteProtocolError("the node sends more of a log than was asked for", code="oversized")
                 else:
-                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.buffer.write(shown.feed(chunk) if shown else chunk)
                     sys.stdout.buffer.flush()
+            if shown:
+                sys.stdout.buffer.write(shown.rest())
     finally:
         await session.close()
     return collected.decode(errors="replace").splitlines()

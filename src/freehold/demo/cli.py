@@ -36,6 +36,7 @@ class Cli:
         environment.pop("FREEHOLD_RPC", None)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",
             "-m",
             "freehold.cli.main",
             *arguments,

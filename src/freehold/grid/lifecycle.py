@@ -219,7 +219,11 @@ def _in_namespace(node: NodeLayout, function: str) -> None:
     )
     enter = ["nsenter", f"--net={namespace_path(node)}", "--"] if namespace_path(node).exists() else []
     done = subprocess.run(
-        [*enter, sys.executable, "-c", code, str(node.home)], capture_output=True, text=True, check=False
+        # -P: what lies in the folder where someone stands is never imported as root.
+        [*enter, sys.executable, "-P", "-c", code, str(node.home)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise FreeholdError(f"{function} failed for {node.name}: {done.stderr[-400:]}", code="runtime_failed")

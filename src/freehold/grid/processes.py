@@ -38,7 +38,7 @@ def start_daemon(home: Path, arguments: Sequence[str], *, namespace: Path | None
     enter = ["nsenter", f"--net={namespace}", "--"] if namespace else []
     with (home / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            [*enter, sys.executable, *arguments],
+            [*enter, sys.executable, "-P", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -26,7 +26,16 @@ from freehold.consensus.records import (
     record_value,
 )
 from freehold.consensus.storage import MAX_MAP_BYTES, Storage
-from freehold.consensus.tree import HASH_BYTES, Leaf, Node, UpperTree, bucket_bounds, path_prefix, subtree
+from freehold.consensus.tree import (
+    HASH_BYTES,
+    LEAF_KIND,
+    Leaf,
+    Node,
+    UpperTree,
+    bucket_bounds,
+    path_prefix,
+    subtree,
+)
 from freehold.crypto.smt import PATH_BYTES, hash_path
 
 FORMAT: Final = 1
@@ -242,7 +251,7 @@ class StateStore:
                     else:
                         bucket[path] = record
                 if len(leaves) > count:
-                    buckets[prefix] = subtree([(path, bucket[path][:HASH_BYTES]) for path in sorted(bucket)], split)
+                    buckets[prefix] = _bucket_node(bucket, split)
         with self._storage.lock:
             overwritten = self._tree.stage(buckets)
         undo = encode_undo(*overwritten, before)
@@ -358,15 +367,24 @@ class _View:
 
 
 def _read_bucket(cursor: Any, prefix: int, split: int) -> dict[bytes, bytes]:
-    """Read a bucket's records by path, in order."""
+    """Read a bucket's records by path."""
     low, high = bucket_bounds(prefix, split)
     bucket: dict[bytes, bytes] = {}
-    if cursor.set_range(low):
-        for path, record in cursor:
-            if path > high:
-                break
-            bucket[path] = record
+    is_there = cursor.set_range(low)
+    while is_there:
+        path, record = cursor.item()
+        if path > high:
+            break
+        bucket[path] = record
+        is_there = cursor.next()
     return bucket
+
+
+def _bucket_node(bucket: dict[bytes, bytes], split: int) -> Node:
+    """Hash a bucket's records up to its node."""
+    if len(bucket) == 1:
+        return LEAF_KIND, next(iter(bucket.values()))[:HASH_BYTES]
+    return subtree([(path, bucket[path][:HASH_BYTES]) for path in sorted(bucket)], split)
 
 
 def _damaged(path: Path, why: str) -> StorageDamagedError:

@@ -239,8 +239,7 @@ def path_prefix(path: bytes, split: int) -> int:
 def bucket_bounds(prefix: int, split: int) -> tuple[bytes, bytes]:
     """The lowest and highest path of a bucket, both included."""
     low = prefix << 24 - split
-    high = low | (1 << 24 - split) - 1
-    return low.to_bytes(3, "big") + _LOWEST, high.to_bytes(3, "big") + _HIGHEST
+    return low.to_bytes(3, "big") + _LOWEST, (low | (1 << 24 - split) - 1).to_bytes(3, "big") + _HIGHEST
 
 
 def find(view: TreeView, path: bytes) -> Leaf | None:

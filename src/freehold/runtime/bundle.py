@@ -19,10 +19,20 @@ from freehold.runtime import cgroups, kernel, mounts
 from freehold.runtime.atomic import save_json
 from freehold.runtime.engine import Engine
 from freehold.runtime.idranges import IdRanges
+from freehold.runtime.mountpoints import prepare_mountpoints
 from freehold.runtime.network import Networks
 from freehold.runtime.places import ContainerPlaces, Places
 from freehold.runtime.records import Record
-from freehold.runtime.spec import RLIMITS, ContainerSpec, Identity, Paths, build_config, hosts_file, resolv_file
+from freehold.runtime.spec import (
+    RLIMITS,
+    ContainerSpec,
+    Identity,
+    Paths,
+    build_config,
+    hosts_file,
+    memory_mounts,
+    resolv_file,
+)
 from freehold.runtime.users import resolve_user
 from freehold.runtime.volumes import VolumeStore
 
@@ -99,12 +109,15 @@ class BundleBuilder:
         mounts.mount_overlay(places.image, places.scratch / "upper", places.scratch / "work", places.rootfs)
 
     def _mount_volumes(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
+        found = []
         for number, volume in enumerate(spec.volumes):
             view = places.volume(number)
             view.mkdir(mode=0o755)
             with self._sharing:
                 data = self._volumes.prepare(volume, self._places.image_mount(spec.image_path))
                 mounts.mount_idmapped(data, view, self._ids.userns(base_id))
+            found.append((volume, data))
+        prepare_mountpoints(memory_mounts(spec), found, places.rootfs, base_id)
 
     def _write_bundle(self, spec: ContainerSpec, places: ContainerPlaces, base_id: int) -> None:
         identity: Identity = resolve_user(self._places.image_mount(spec.image_path), spec.user)

@@ -356,6 +356,15 @@ def _process(spec: ContainerSpec, identity: Identity, rlimits: dict[str, int]) -
     }
 
 
+def memory_mounts(spec: ContainerSpec) -> list[TmpfsMount]:
+    """The file systems in memory: those asked for, and /tmp and /run unless something else is mounted there."""
+    taken = {volume.path for volume in spec.volumes} | {tmpfs.path for tmpfs in spec.tmpfs}
+    usual = (("/tmp", 0o1777), ("/run", 0o755))  # noqa: S108 - a path inside the container
+    return list(spec.tmpfs) + [
+        TmpfsMount(path=path, size_bytes=spec.tmp_bytes, mode=mode) for path, mode in usual if path not in taken
+    ]
+
+
 def _tmpfs(path: str, size: int, mode: str, *extra: str) -> dict[str, Any]:
     inodes = max(1_024, size // 4_096)
     options = ["nosuid", "nodev", f"mode={mode}", f"size={size}", f"nr_inodes={inodes}", *extra]
@@ -380,11 +389,7 @@ def _mounts(spec: ContainerSpec, paths: Paths) -> list[dict[str, Any]]:
         # No sysfs: it shows the host's hardware and is where a namespace leaks first. Only an empty folder.
         _tmpfs("/sys", 4_096, "555", "noexec", "ro"),
     ]
-    own = {volume.path for volume in spec.volumes} | {tmpfs.path for tmpfs in spec.tmpfs}
-    for path, mode in (("/tmp", "1777"), ("/run", "755")):  # noqa: S108 - a path inside the container
-        if path not in own:
-            mounts.append(_tmpfs(path, spec.tmp_bytes, mode))
-    asked = [_tmpfs(tmpfs.path, tmpfs.size_bytes, f"{tmpfs.mode:o}") for tmpfs in spec.tmpfs]
+    asked = [_tmpfs(tmpfs.path, tmpfs.size_bytes, f"{tmpfs.mode:o}") for tmpfs in memory_mounts(spec)]
     for volume, source in zip(spec.volumes, paths.volumes, strict=True):
         asked.append(_bind(source, volume.path, "ro" if volume.read_only else "rw"))
     # The outer ones first, so that none hides another; and all before the node's own files, for the same reason.

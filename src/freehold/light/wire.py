@@ -6,6 +6,9 @@ header, commit or proof has one spelling and no byte of it is without meaning (d
 
 A message is a frozen struct with a table of its fields in ascending order of number. Messages are never recursive, so
 the depth of decoding is bounded by the tables; lengths and counts are bounded by each field's `limit`.
+
+What our own engine says to its application is read by the same codec, but a message that sets `SKIPS_UNKNOWN` passes
+over fields outside its table. Nothing that is hashed, signed or proven does.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,8 @@ MAX_MESSAGE_BYTES = 2 * MAX_BLOCK_BYTES  # a whole block with its header and com
 M = TypeVar("M", bound="Message")
 
 _U64 = 1 << 64
-_VARINT, _FIXED64, _LENGTH = 0, 1, 2
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 
 class Kind(IntEnum):
@@ -68,6 +72,7 @@ class Message(msgspec.Struct, frozen=True):
     """Base of every protobuf message; subclasses set `FIELDS`."""
 
     FIELDS: ClassVar[tuple[Field, ...]] = ()
+    SKIPS_UNKNOWN: ClassVar[bool] = False  # of this message alone, not of those within it
 
     def encode(self) -> bytes:
         """Write the one byte form of this message."""
@@ -266,6 +271,9 @@ def _decode(kind: type[M], data: bytes, offset: int, end: int) -> M:
         tag, offset = decode_varint(data, offset, end)
         row = table.get(tag)
         if row is None:
+            if kind.SKIPS_UNKNOWN and not _has_number(kind, tag >> 3):
+                offset = _skip(kind, tag, data, offset, end)
+                continue
             raise CodecError(f"{kind.__name__} has no field with tag {tag}", code="unknown_field")
         field, repeated = row
         if tag < last or (tag == last and not repeated):
@@ -287,6 +295,24 @@ def _decode(kind: type[M], data: bytes, offset: int, end: int) -> M:
         else:
             values[field.name] = value
     return _build(kind, values)
+
+
+def _has_number(kind: type[Message], number: int) -> bool:
+    return any(field.number == number for field in kind.FIELDS)
+
+
+def _skip(kind: type[Message], tag: int, data: bytes, offset: int, end: int) -> int:
+    """Give the offset behind a field that is passed over."""
+    shape = tag & 7
+    if shape == _VARINT:
+        return decode_varint(data, offset, end)[1]
+    if shape == _LENGTH:
+        length, offset = decode_varint(data, offset, end)
+    else:
+        length = _FIXED_BYTES.get(shape, end)
+    if not tag >> 3 or length > end - offset:
+        raise CodecError(f"{kind.__name__} has a field that cannot be passed over", code="undecodable")
+    return offset + length
 
 
 def _read_number(kind: type[Message], field: Field, data: bytes, offset: int, end: int) -> tuple[Any, int]:

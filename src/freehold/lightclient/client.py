@@ -21,7 +21,6 @@ from freehold.base.errors import CodecError, FreeholdError, NotVerifiedError, Re
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import tx_id
 from freehold.light.genesis import TrustedGenesis
-from freehold.light.headers import header_hash
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Header, LightBlock
 from freehold.light.verify import verify_light_block
@@ -128,6 +127,7 @@ class LedgerClient:
         self.genesis = genesis
         self.newest: VerifiedHeader | None = None
         self._timeout_s = timeout_s
+        self._known: tuple[str, LightBlock, bytes] | None = None  # the block verified last, as it came, and its hash
         self._http = httpx2.AsyncClient(
             base_url=self.url, timeout=timeout_s, trust_env=False, headers={"accept-encoding": "identity"}
         )
@@ -251,14 +251,17 @@ class LedgerClient:
         return await self._get(path, object)
 
     def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, VerifiedHeader]:
-        try:
-            block = LightBlock.decode(_unbase64(encoded))
-        except CodecError as error:
-            raise NotVerifiedError(
-                f"the server's light block is malformed: {error.message}", code="bad_answer"
-            ) from None
-        verify_light_block(block, self.genesis)
-        verified = VerifiedHeader(block.header, header_hash(block.header), asked_boottime_ms)
+        known = self._known
+        if known is None or known[0] != encoded:  # most answers bring the block of the one before
+            try:
+                block = LightBlock.decode(_unbase64(encoded))
+            except CodecError as error:
+                raise NotVerifiedError(
+                    f"the server's light block is malformed: {error.message}", code="bad_answer"
+                ) from None
+            known = self._known = encoded, block, verify_light_block(block, self.genesis).hash
+        _, block, digest = known
+        verified = VerifiedHeader(block.header, digest, asked_boottime_ms)
         newest = self.newest
         if newest is not None and verified.height == newest.height and verified.hash != newest.hash:
             raise NotVerifiedError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from ledger_grid import CHAIN, GENESIS_MS, Grid, Key, preset_with
+from ledger_grid import CHAIN, FEE, GENESIS_MS, Grid, Key, preset_with
 from ledger_workload import Workload
 
 from freehold.base.codec import decode
@@ -23,6 +23,7 @@ from freehold.ledger import keys
 from freehold.ledger.events import Event
 from freehold.ledger.execute import BlockInput
 from freehold.ledger.genesis import app_state_document
+from freehold.ledger.transactions import Transfer
 from freehold.light.genesis import genesis_document, parse_genesis
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Timestamp
@@ -46,7 +47,9 @@ def opened(folder: Path, genesis: dict[bytes, bytes]) -> LedgerApplication:
     state = StateStore.open(folder, 8, split=4)
     state.stage(0, dict(genesis))
     state.commit()
-    return LedgerApplication(state, VALIDATOR)
+    app = LedgerApplication(state, VALIDATOR)
+    app._chain_id = CHAIN
+    return app
 
 
 def finalize(app: LedgerApplication, block: BlockInput) -> abci.FinalizeBlockResponse:
@@ -195,3 +198,51 @@ def test_remembered_signatures_are_bounded_and_good_ones_only() -> None:
         assert not memory.verify_decided(VALIDATOR.public, message, bytes(64))
     assert len(memory) == 3
     assert memory.verify_decided(VALIDATOR.public, b"m0", VALIDATOR.sign(b"m0"))
+
+
+def test_a_proposal_holds_what_succeeds_and_leads_to_the_same_state(tmp_path: Path) -> None:
+    genesis, grid = workload(300)
+    app = opened(tmp_path, genesis)
+    left_out = 0
+    for block in grid.blocks:
+        prepared = app.prepare_proposal(
+            abci.PrepareProposalRequest(
+                height=block.height,
+                time_ms=block.time_ms,
+                proposer=block.proposer,
+                txs=tuple(block.txs[1:]),
+                max_tx_bytes=1 << 20,
+            )
+        )
+        left_out += len(block.txs) - len(prepared.txs)
+        proposed = BlockInput(block.height, block.time_ms, block.proposer, list(prepared.txs))
+        if block.height % 2:
+            app._proposed = None  # as after a restart: executed anew
+        assert all(result.code == 0 for result in finalize(app, proposed).tx_results)
+        app.commit()
+    assert left_out > 10
+    assert dict(app.state.items()) == grid.state
+    app.close()
+
+
+def test_one_balance_fills_no_block_for_free(tmp_path: Path) -> None:
+    grid = Grid(make_key=real_key, check_signature=ed25519.verify)
+    app = opened(tmp_path, dict(grid.state))
+    rich, other = grid.tenants
+    account = grid.account(rich.public)
+    assert account is not None
+    spendable = account.balance - account.reserved
+    txs = [
+        grid.tx(rich, Transfer(other.public, spendable - FEE), nonce=0),
+        *(grid.tx(rich, Transfer(other.public, 1), nonce=nonce, fee=spendable) for nonce in range(1, 64)),
+    ]
+    assert all(app.check_tx(CheckTxRequest(tx)).code == 0 for tx in txs)  # each might succeed, for all it can tell
+    request = abci.PrepareProposalRequest(
+        height=1,
+        time_ms=GENESIS_MS + 1_000,
+        proposer=VALIDATOR.public,
+        txs=tuple(txs),
+        max_tx_bytes=1 << 20,
+    )
+    assert app.prepare_proposal(request).txs[1:] == (txs[0],)
+    app.close()

@@ -22,7 +22,15 @@ from freehold.consensus.state_store import StateStore
 from freehold.crypto import ed25519
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
-from freehold.ledger.execute import BlockInput, BlockResult, beacon_tx, check_proposal, check_tx, execute_block
+from freehold.ledger.execute import (
+    BlockInput,
+    BlockResult,
+    beacon_tx,
+    check_proposal,
+    check_tx,
+    execute_block,
+    propose_block,
+)
 from freehold.ledger.genesis import initial_state, parse_preset
 from freehold.ledger.records import Account
 from freehold.ledger.state import read
@@ -84,6 +92,7 @@ class LedgerApplication:
         self._signatures = VerifiedSignatures()
         self._chain_id = ""
         self._staged_height = 0
+        self._proposed: tuple[BlockInput, BlockResult] | None = None
 
     @classmethod
     def open(
@@ -159,13 +168,17 @@ class LedgerApplication:
         )
 
     def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
-        """Put the proposer's beacon before what the mempool chose."""
+        """Put the proposer's beacon before what the mempool chose, and leave out what would be refused."""
         signer = self._signer
         check(signer is not None and signer.public == request.proposer, "proposer_can_sign")
         if signer is None:  # for the type checker
             return abci.PrepareProposalResponse(request.txs)
         signature = signer.sign(beacon_signing_bytes(self._chain_id, request.height))
-        return abci.PrepareProposalResponse((beacon_tx(request.height, signature), *request.txs))
+        txs = [beacon_tx(request.height, signature), *request.txs]
+        block = BlockInput(request.height, request.time_ms, request.proposer, txs)
+        kept, result = propose_block(self.state, block, self._signatures.verify_decided)
+        self._proposed = (BlockInput(request.height, request.time_ms, request.proposer, kept), result)
+        return abci.PrepareProposalResponse(tuple(kept))
 
     def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
         """Accept a block that begins with its proposer's valid beacon."""
@@ -184,7 +197,11 @@ class LedgerApplication:
     def finalize_block(self, request: abci.FinalizeBlockRequest) -> FinalizeBlockResponse:
         """Execute a decided block and stage what it changes."""
         block = BlockInput(request.height, request.time_ms, request.proposer, list(request.txs))
-        result = execute_block(self.state, block, self._signatures.verify_decided)
+        proposed, self._proposed = self._proposed, None
+        if proposed is not None and proposed[0] == block and self.state.height == block.height - 1:
+            result = proposed[1]  # our own proposal, executed when it was composed
+        else:
+            result = execute_block(self.state, block, self._signatures.verify_decided)
         app_hash = self.state.stage(request.height, result.changes)
         self._staged_height = request.height
         return FinalizeBlockResponse(_results(result), app_hash)

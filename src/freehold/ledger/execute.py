@@ -128,6 +128,31 @@ def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
         LocalProtocolError: a block without a valid beacon was decided, or its rules are unknown.
         InvariantError: height or time do not follow.
     """
+    return _execute(view, block, verify, is_proposal=False)[1]
+
+
+def propose_block(view: View, block: BlockInput, verify: Verify) -> tuple[list[bytes], BlockResult]:
+    """Execute a block that its proposer is composing, and leave out the transactions that are refused.
+
+    A refused transaction changes nothing and pays nothing, so without this one balance could fill blocks for free; and
+    the rest of the block has the same results without it.
+
+    Args:
+        view: the state after the block before.
+        block: its first transaction is the beacon.
+        verify: checks a signature.
+
+    Returns:
+        The block's transactions, and what `execute_block` gives for them.
+
+    Raises:
+        LocalProtocolError: the beacon is not valid, or the block's rules are unknown.
+        InvariantError: height or time do not follow.
+    """
+    return _execute(view, block, verify, is_proposal=True)
+
+
+def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool) -> tuple[list[bytes], BlockResult]:
     beacon = _read_beacon(view, block, verify)
     if isinstance(beacon, Code):
         raise LocalProtocolError(
@@ -137,7 +162,7 @@ def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
     rules = rules_at(ctx.params, block.height)
     begin_block(ctx, beacon)
     ctx.state.commit()
-    results = [TxResult(Code.OK, b"", ctx.events)]
+    results, kept = [TxResult(Code.OK, b"", ctx.events)], [block.txs[0]]
     fees = 0
     for data in block.txs[1:]:
         ctx.events, ctx.data = [], b""
@@ -145,15 +170,17 @@ def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
         code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx, data)
         if code or isinstance(tx, Code):
             ctx.state.rollback()
-            results.append(TxResult(code))
+            if not is_proposal:
+                results.append(TxResult(code))
             continue
         ctx.state.commit()
+        kept.append(data)
         fees += _charge(tx)
         results.append(TxResult(Code.OK, ctx.data, ctx.events))
     if fees:
         ctx.add_totals(fees=fees)
         ctx.state.commit()
-    return BlockResult(results, ctx.state.changes())
+    return kept, BlockResult(results, ctx.state.changes())
 
 
 def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResult:

@@ -214,7 +214,9 @@ class Pool:
             self._links.move_to_end(node_id)
             return link
         dial = self._dials.get(node_id)
-        if dial is None:
+        # One that has ended may still be listed: its callback runs later in this turn of the loop, and waiting for it
+        # would not yield, so that a caller who tries again would never let that callback run.
+        if dial is None or dial.done():
             dial = asyncio.create_task(self._dial(node_id, list(addresses)))
             self._dials[node_id] = dial
             dial.add_done_callback(lambda task: self._dialled(node_id, task))
@@ -245,7 +247,8 @@ class Pool:
         return link
 
     def _dialled(self, node_id: bytes, task: "asyncio.Task[Link]") -> None:
-        self._dials.pop(node_id, None)
+        if self._dials.get(node_id) is task:
+            del self._dials[node_id]
         if not task.cancelled():
             task.exception()  # seen, also when every caller has gone
 

@@ -106,6 +106,30 @@ def test_a_caller_that_gives_up_does_not_take_the_dial_from_the_others() -> None
     asyncio.run(scenario())
 
 
+def test_a_caller_who_comes_as_a_dial_times_out_does_not_stop_the_loop() -> None:
+    class Silent(Dials):
+        async def dial(self, node_id: bytes, addresses: list[str], alpn: str, timeout_ms: int) -> ConnectionPort:
+            self.count += 1
+            if self.count > 1:
+                await asyncio.sleep(0.01)
+            raise TimedOutError("nobody", code="timed_out")
+
+    async def scenario() -> None:
+        async with rig() as it:
+            dials = Silent(it.client_endpoint)
+            pool = Pool(dials)
+            node_id, addresses = it.server_endpoint.node_id, it.server_endpoint.addresses
+            first = asyncio.ensure_future(pool.link(node_id, addresses, 100))
+            await asyncio.sleep(0)  # its dial is about to run, and to fail at once
+            second = asyncio.ensure_future(pool.link(node_id, addresses, 100))
+            for result in await asyncio.gather(first, second, return_exceptions=True):
+                assert isinstance(result, TimedOutError)
+            assert dials.count > 1
+            await pool.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_full_pool_lets_the_longest_unused_idle_link_go() -> None:
     async def wait(context: CallContext, request: Number) -> Number:
         async def run(stream: StreamPort) -> None:

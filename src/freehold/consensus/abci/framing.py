@@ -1,0 +1,99 @@
+"""ABCI's bytes on a socket: a length as a varint, then one `Request` or `Response`, a oneof of exactly one field.
+
+`FrameBuffer` is fed with whatever arrives and gives whole frames; nothing longer than its limit is ever stored.
+Source: CometBFT v0.38.25 libs/protoio, abci/types/messages.go.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeVar
+
+from freehold.base.errors import CodecError, check
+from freehold.consensus.abci.messages import MAX_REQUEST_BYTES, REQUESTS, RESPONSES, Request, Response
+from freehold.light.wire import Message, decode_varint, encode_varint, length_delimited
+
+_LENGTH_BYTES: Final = 5  # of a length below 2^35
+_DELIMITED: Final = 2
+
+M = TypeVar("M", bound=Message)
+
+_REQUEST_NUMBERS: Final = {kind: number for number, kind in REQUESTS.items()}
+_RESPONSE_NUMBERS: Final = {kind: number for number, kind in RESPONSES.items()}
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self, max_bytes: int = MAX_REQUEST_BYTES) -> None:
+        self._data = bytearray()
+        self._max_bytes = max_bytes
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take in bytes and give the frames that are whole now, without their length.
+
+        Raises:
+            CodecError: `oversized`, or a malformed length; the stream cannot be read any further.
+        """
+        self._data += data
+        start = 0
+        while (cut := self._next(start)) is not None:
+            first, start = cut
+            yield bytes(self._data[first:start])
+        del self._data[:start]
+
+    def _next(self, start: int) -> tuple[int, int] | None:
+        """Give where the frame that begins at an offset has its content, if all of it is there."""
+        head = bytes(self._data[start : start + _LENGTH_BYTES])
+        if all(byte & 0x80 for byte in head):
+            if len(head) == _LENGTH_BYTES:
+                raise CodecError("the length of a message is malformed", code="oversized")
+            return None
+        length, used = decode_varint(head, 0, len(head))
+        if length > self._max_bytes:
+            raise CodecError(f"a message of {length} bytes, at most {self._max_bytes} allowed", code="oversized")
+        end = start + used + length
+        return (start + used, end) if end <= len(self._data) else None
+
+
+def decode_request(frame: bytes) -> Request:
+    """Read a request.
+
+    Raises:
+        CodecError: it is not exactly one request that is known here.
+    """
+    return _decode(frame, REQUESTS)
+
+
+def decode_response(frame: bytes) -> Response:
+    """Read a response, as the engine does.
+
+    Raises:
+        CodecError: it is not exactly one response.
+    """
+    return _decode(frame, RESPONSES)
+
+
+def encode_request(request: Request) -> bytes:
+    """Write a request with its length, as the engine does."""
+    return _encode(request, _REQUEST_NUMBERS[type(request)])
+
+
+def encode_response(response: Response) -> bytes:
+    """Write a response with its length."""
+    return _encode(response, _RESPONSE_NUMBERS[type(response)])
+
+
+def _decode(frame: bytes, kinds: Mapping[int, type[M]]) -> M:
+    end = len(frame)
+    tag, offset = decode_varint(frame, 0, end)
+    kind = kinds.get(tag >> 3)
+    if kind is None or tag & 7 != _DELIMITED:
+        raise CodecError(f"a message with tag {tag} is not known", code="unknown_message")
+    length, offset = decode_varint(frame, offset, end)
+    if length != end - offset:
+        raise CodecError(f"{kind.__name__} does not fill its frame", code="undecodable")
+    return kind.decode(frame[offset:], max_bytes=end)
+
+
+def _encode(message: Message, number: int) -> bytes:
+    check(number > 0, "message_has_number")
+    return length_delimited(encode_varint(number << 3 | _DELIMITED) + length_delimited(message.encode()))

@@ -1,0 +1,498 @@
+"""ABCI 2.0's messages by the field numbers of CometBFT v0.38.25; requests pass over fields that are not used here.
+
+Counts of transactions are not bounded below what fits into a frame: a block that another validator proposed must be
+read before it can be rejected. Source: proto/tendermint/abci/types.proto, proto/tendermint/crypto/proof.proto.
+"""
+
+from enum import IntEnum
+from typing import ClassVar, Final
+
+from freehold.base.limits import KIB, MAX_CHAIN_ID_BYTES, MIB
+from freehold.light.types import ADDRESS_BYTES, MAX_VALIDATORS, ZERO_TIME, PublicKey, Timestamp
+from freehold.light.wire import Field, Kind, Message
+
+MAX_REQUEST_BYTES: Final = 8 * MIB  # genesis' app_state is the longest; a block has at most 1 MiB by default
+MAX_TEXT_BYTES: Final = 4 * KIB
+MAX_KEY_BYTES: Final = 4 * KIB
+MAX_COUNT: Final = MAX_REQUEST_BYTES  # what is repeated is bounded by its bytes
+MAX_EXTENSION_BYTES: Final = 1 * MIB
+
+_HASH_BYTES: Final = 64
+
+
+class Request(Message, frozen=True):
+    """Base of what the engine asks."""
+
+    SKIPS_UNKNOWN: ClassVar[bool] = True
+
+
+class Response(Message, frozen=True):
+    """Base of what the application answers; read leniently only by tests that play the engine."""
+
+    SKIPS_UNKNOWN: ClassVar[bool] = True
+
+
+class CheckTxType(IntEnum):
+    """Why a transaction is checked."""
+
+    NEW = 0
+    RECHECK = 1
+
+
+class Status(IntEnum):
+    """Of a proposal or a vote extension."""
+
+    ACCEPT = 1
+    REJECT = 2
+
+
+class SnapshotResult(IntEnum):
+    """Of an offered snapshot or one of its chunks."""
+
+    ABORT = 2
+
+
+class ValidatorUpdate(Message, frozen=True):
+    """A validator's key and power."""
+
+    pub_key: PublicKey
+    power: int = 0
+
+    SKIPS_UNKNOWN: ClassVar[bool] = True
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "pub_key", Kind.MESSAGE, PublicKey), Field(2, "power", Kind.INT64))
+
+
+class EventAttribute(Message, frozen=True):
+    """One attribute of an event."""
+
+    key: str = ""
+    value: str = ""
+    index: bool = False
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "key", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(2, "value", Kind.STRING, limit=MIB),
+        Field(3, "index", Kind.BOOL),
+    )
+
+
+class AbciEvent(Message, frozen=True):
+    """An event of a transaction; outside consensus."""
+
+    type: str = ""
+    attributes: tuple[EventAttribute, ...] = ()
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "type", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(2, "attributes", Kind.REPEATED, EventAttribute, limit=MAX_TEXT_BYTES),
+    )
+
+
+class ExecTxResult(Message, frozen=True):
+    """What a transaction did; of these fields only code and data are consensus (gas stays 0)."""
+
+    code: int = 0
+    data: bytes = b""
+    events: tuple[AbciEvent, ...] = ()
+
+    SKIPS_UNKNOWN: ClassVar[bool] = True
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "code", Kind.UINT32),
+        Field(2, "data", Kind.BYTES, limit=MIB),
+        Field(7, "events", Kind.REPEATED, AbciEvent, limit=MAX_COUNT),
+    )
+
+
+class ProofOp(Message, frozen=True):
+    """One step of a proof from value to root."""
+
+    type: str = ""
+    key: bytes = b""
+    data: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "type", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(2, "key", Kind.BYTES, limit=MAX_KEY_BYTES),
+        Field(3, "data", Kind.BYTES, limit=MIB),
+    )
+
+
+class ProofOps(Message, frozen=True):
+    """The steps of a proof."""
+
+    ops: tuple[ProofOp, ...] = ()
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "ops", Kind.REPEATED, ProofOp, limit=8),)
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+class RequestEcho(Request, frozen=True):
+    """Say this back."""
+
+    message: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "message", Kind.STRING, limit=MAX_TEXT_BYTES),)
+
+
+class RequestFlush(Request, frozen=True):
+    """Send what is answered so far."""
+
+
+class RequestInfo(Request, frozen=True):
+    """What was last committed?"""
+
+    version: str = ""
+    abci_version: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "version", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(4, "abci_version", Kind.STRING, limit=MAX_TEXT_BYTES),
+    )
+
+
+class RequestInitChain(Request, frozen=True):
+    """Genesis; its consensus parameters are passed over, they are those of our own copy."""
+
+    time: Timestamp = ZERO_TIME
+    chain_id: str = ""
+    validators: tuple[ValidatorUpdate, ...] = ()
+    app_state_bytes: bytes = b""
+    initial_height: int = 0
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "time", Kind.MESSAGE, Timestamp),
+        Field(2, "chain_id", Kind.STRING, limit=MAX_CHAIN_ID_BYTES),
+        Field(4, "validators", Kind.REPEATED, ValidatorUpdate, limit=MAX_VALIDATORS),
+        Field(5, "app_state_bytes", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(6, "initial_height", Kind.INT64),
+    )
+
+
+class RequestQuery(Request, frozen=True):
+    """Read the state; `path` comes from strangers and need not be UTF-8."""
+
+    data: bytes = b""
+    path: bytes = b""
+    height: int = 0
+    prove: bool = False
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "data", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(2, "path", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(3, "height", Kind.INT64),
+        Field(4, "prove", Kind.BOOL),
+    )
+
+
+class RequestCheckTx(Request, frozen=True):
+    """May this transaction wait?"""
+
+    tx: bytes = b""
+    type: int = CheckTxType.NEW
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "tx", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(2, "type", Kind.ENUM),
+    )
+
+
+class RequestCommit(Request, frozen=True):
+    """Persist what was finalized."""
+
+
+class RequestListSnapshots(Request, frozen=True):
+    """Which snapshots are there?"""
+
+
+class RequestOfferSnapshot(Request, frozen=True):
+    """Shall a peer's snapshot be restored?"""
+
+
+class RequestLoadSnapshotChunk(Request, frozen=True):
+    """Give a chunk of a snapshot."""
+
+
+class RequestApplySnapshotChunk(Request, frozen=True):
+    """Take in a chunk of a snapshot."""
+
+
+class RequestPrepareProposal(Request, frozen=True):
+    """Which transactions go into the block that this validator proposes?"""
+
+    max_tx_bytes: int = 0
+    txs: tuple[bytes, ...] = ()
+    height: int = 0
+    time: Timestamp = ZERO_TIME
+    proposer_address: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "max_tx_bytes", Kind.INT64),
+        Field(2, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(5, "height", Kind.INT64),
+        Field(6, "time", Kind.MESSAGE, Timestamp),
+        Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
+    )
+
+
+class RequestProcessProposal(Request, frozen=True):
+    """May this validator vote for a proposed block?"""
+
+    txs: tuple[bytes, ...] = ()
+    height: int = 0
+    time: Timestamp = ZERO_TIME
+    proposer_address: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(5, "height", Kind.INT64),
+        Field(6, "time", Kind.MESSAGE, Timestamp),
+        Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
+    )
+
+
+class RequestExtendVote(Request, frozen=True):
+    """What goes with this validator's precommit?"""
+
+    hash: bytes = b""
+    height: int = 0
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "hash", Kind.BYTES, limit=_HASH_BYTES),
+        Field(2, "height", Kind.INT64),
+    )
+
+
+class RequestVerifyVoteExtension(Request, frozen=True):
+    """Is what came with another's precommit in order?"""
+
+    hash: bytes = b""
+    validator_address: bytes = b""
+    height: int = 0
+    vote_extension: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "hash", Kind.BYTES, limit=_HASH_BYTES),
+        Field(2, "validator_address", Kind.BYTES, limit=ADDRESS_BYTES),
+        Field(3, "height", Kind.INT64),
+        Field(4, "vote_extension", Kind.BYTES, limit=MAX_EXTENSION_BYTES),
+    )
+
+
+class RequestFinalizeBlock(Request, frozen=True):
+    """Execute a decided block."""
+
+    txs: tuple[bytes, ...] = ()
+    hash: bytes = b""
+    height: int = 0
+    time: Timestamp = ZERO_TIME
+    proposer_address: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(4, "hash", Kind.BYTES, limit=_HASH_BYTES),
+        Field(5, "height", Kind.INT64),
+        Field(6, "time", Kind.MESSAGE, Timestamp),
+        Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
+    )
+
+
+# --- responses ------------------------------------------------------------------------------------------------------
+
+
+class ResponseException(Response, frozen=True):
+    """The application cannot go on."""
+
+    error: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "error", Kind.STRING, limit=MAX_TEXT_BYTES),)
+
+
+class ResponseEcho(Response, frozen=True):
+    """What was said."""
+
+    message: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "message", Kind.STRING, limit=MAX_TEXT_BYTES),)
+
+
+class ResponseFlush(Response, frozen=True):
+    """All earlier responses are sent."""
+
+
+class ResponseInfo(Response, frozen=True):
+    """What was last committed."""
+
+    data: str = ""
+    version: str = ""
+    app_version: int = 0
+    last_block_height: int = 0
+    last_block_app_hash: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "data", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(2, "version", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(3, "app_version", Kind.UINT64),
+        Field(4, "last_block_height", Kind.INT64),
+        Field(5, "last_block_app_hash", Kind.BYTES, limit=_HASH_BYTES),
+    )
+
+
+class ResponseInitChain(Response, frozen=True):
+    """The app hash of the first header; validators and parameters stay those of genesis."""
+
+    app_hash: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(3, "app_hash", Kind.BYTES, limit=_HASH_BYTES),)
+
+
+class ResponseQuery(Response, frozen=True):
+    """A value of the state after a height, with its proof."""
+
+    code: int = 0
+    log: str = ""
+    key: bytes = b""
+    value: bytes = b""
+    proof_ops: ProofOps | None = None
+    height: int = 0
+    codespace: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "code", Kind.UINT32),
+        Field(3, "log", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(6, "key", Kind.BYTES, limit=MAX_KEY_BYTES),
+        Field(7, "value", Kind.BYTES, limit=MIB),
+        Field(8, "proof_ops", Kind.OPTIONAL, ProofOps),
+        Field(9, "height", Kind.INT64),
+        Field(10, "codespace", Kind.STRING, limit=MAX_TEXT_BYTES),
+    )
+
+
+class ResponseCheckTx(Response, frozen=True):
+    """Whether a transaction may wait."""
+
+    code: int = 0
+    log: str = ""
+    codespace: str = ""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "code", Kind.UINT32),
+        Field(3, "log", Kind.STRING, limit=MAX_TEXT_BYTES),
+        Field(8, "codespace", Kind.STRING, limit=MAX_TEXT_BYTES),
+    )
+
+
+class ResponseCommit(Response, frozen=True):
+    """It is durable; blocks below `retain_height` may go."""
+
+    retain_height: int = 0
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(3, "retain_height", Kind.INT64),)
+
+
+class ResponseListSnapshots(Response, frozen=True):
+    """No snapshots yet."""
+
+
+class ResponseOfferSnapshot(Response, frozen=True):
+    """Whether an offered snapshot is restored."""
+
+    result: int = SnapshotResult.ABORT
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "result", Kind.ENUM),)
+
+
+class ResponseLoadSnapshotChunk(Response, frozen=True):
+    """No chunk."""
+
+
+class ResponseApplySnapshotChunk(Response, frozen=True):
+    """Whether a chunk is taken."""
+
+    result: int = SnapshotResult.ABORT
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "result", Kind.ENUM),)
+
+
+class ResponsePrepareProposal(Response, frozen=True):
+    """The block's transactions."""
+
+    txs: tuple[bytes, ...] = ()
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),)
+
+
+class ResponseProcessProposal(Response, frozen=True):
+    """Whether the block may be voted for."""
+
+    status: int = Status.REJECT
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "status", Kind.ENUM),)
+
+
+class ResponseExtendVote(Response, frozen=True):
+    """What goes with the precommit."""
+
+    vote_extension: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "vote_extension", Kind.BYTES, limit=MAX_EXTENSION_BYTES),)
+
+
+class ResponseVerifyVoteExtension(Response, frozen=True):
+    """Whether another's extension is in order."""
+
+    status: int = Status.REJECT
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "status", Kind.ENUM),)
+
+
+class ResponseFinalizeBlock(Response, frozen=True):
+    """The results, and the app hash that they lead to."""
+
+    tx_results: tuple[ExecTxResult, ...] = ()
+    app_hash: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(2, "tx_results", Kind.REPEATED, ExecTxResult, limit=MAX_COUNT),
+        Field(5, "app_hash", Kind.BYTES, limit=_HASH_BYTES),
+    )
+
+
+REQUESTS: Final[dict[int, type[Request]]] = {
+    1: RequestEcho,
+    2: RequestFlush,
+    3: RequestInfo,
+    5: RequestInitChain,
+    6: RequestQuery,
+    8: RequestCheckTx,
+    11: RequestCommit,
+    12: RequestListSnapshots,
+    13: RequestOfferSnapshot,
+    14: RequestLoadSnapshotChunk,
+    15: RequestApplySnapshotChunk,
+    16: RequestPrepareProposal,
+    17: RequestProcessProposal,
+    18: RequestExtendVote,
+    19: RequestVerifyVoteExtension,
+    20: RequestFinalizeBlock,
+}
+RESPONSES: Final[dict[int, type[Response]]] = {
+    1: ResponseException,
+    2: ResponseEcho,
+    3: ResponseFlush,
+    4: ResponseInfo,
+    6: ResponseInitChain,
+    7: ResponseQuery,
+    9: ResponseCheckTx,
+    12: ResponseCommit,
+    13: ResponseListSnapshots,
+    14: ResponseOfferSnapshot,
+    15: ResponseLoadSnapshotChunk,
+    16: ResponseApplySnapshotChunk,
+    17: ResponsePrepareProposal,
+    18: ResponseProcessProposal,
+    19: ResponseExtendVote,
+    20: ResponseVerifyVoteExtension,
+    21: ResponseFinalizeBlock,
+}

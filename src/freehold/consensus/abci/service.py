@@ -1,0 +1,274 @@
+"""What ABCI's messages mean for an `Application`.
+
+Two things the engine does not say as the application wants them are made here, the same on every validator:
+    proposer: the engine names its address; the application asks for the key, which is in genesis (rule-set 1 has one
+        fixed validator set).
+    time: the engine's block times grow by nanoseconds, the application's by whole milliseconds. A block's time is its
+        header's, rounded down, or 1 ms after the block before it where that is later. While less than a third of the
+        power lies, the median of the votes' times grows by 1 ms at least, and the two are the same.
+
+Threads: `check` and `query` may be called from any thread; the rest by one at a time.
+Spec: docs/spec/comet-engine.md.
+"""
+
+import json
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Final
+
+from freehold.base.errors import InvalidInputError, LocalProtocolError, RefusedError
+from freehold.base.limits import KIB
+from freehold.consensus import application as abci
+from freehold.consensus.abci import messages as wire
+from freehold.consensus.abci.proposal import choose
+from freehold.consensus.application import Application, CheckKind, CheckTxRequest, CheckTxResponse
+from freehold.consensus.errors import HeightUnavailableError
+from freehold.light.genesis import TrustedGenesis
+
+CODESPACE: Final = "freehold"
+STORE_PATH: Final = b"/store"
+PROOF_TYPE: Final = "ics23:smt"
+MAX_STATE_KEY_BYTES: Final = 1 * KIB
+MAX_KNOWN_CHECKS: Final = 20_000
+QUERY_REFUSED: Final = 1  # a code outside the ledger's: the query itself could not be answered
+
+
+class _KnownChecks:
+    """Answers of `check_tx` at one height, so that building a block need not ask again."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._height = -1
+        self._answers: dict[bytes, CheckTxResponse] = {}
+
+    def keep(self, height: int, tx: bytes, answer: CheckTxResponse) -> None:
+        with self._lock:
+            if height > self._height:
+                self._height, self._answers = height, {}
+            if height == self._height and len(self._answers) < MAX_KNOWN_CHECKS:
+                self._answers[tx] = answer
+
+    def find(self, height: int, tx: bytes) -> CheckTxResponse | None:
+        with self._lock:
+            return self._answers.get(tx) if height == self._height else None
+
+
+class AbciService:
+    """Answers the engine's requests for an application; see the module."""
+
+    def __init__(self, application: Application, genesis: TrustedGenesis, last_time_ms: Callable[[], int]) -> None:
+        """Bind an application.
+
+        Args:
+            application: the ledger.
+            genesis: the chain that this node was set up for.
+            last_time_ms: the time of the newest committed block, as the application was told it.
+        """
+        self._app = application
+        self._genesis = genesis
+        self._last_time_ms = last_time_ms
+        self._height = application.info().height
+        self._keys = {member.address: member.pub_key.ed25519 for member in genesis.validators.validators}
+        self._checks = _KnownChecks()
+        self._handlers: dict[type[wire.Request], Callable[[Any], wire.Response]] = {
+            wire.RequestEcho: lambda request: wire.ResponseEcho(request.message),
+            wire.RequestFlush: lambda _: wire.ResponseFlush(),
+            wire.RequestInfo: self._info,
+            wire.RequestInitChain: self._init_chain,
+            wire.RequestQuery: self.query,
+            wire.RequestCheckTx: self.check,
+            wire.RequestCommit: self._commit,
+            wire.RequestListSnapshots: lambda _: wire.ResponseListSnapshots(),
+            wire.RequestOfferSnapshot: lambda _: wire.ResponseOfferSnapshot(),
+            wire.RequestLoadSnapshotChunk: lambda _: wire.ResponseLoadSnapshotChunk(),
+            wire.RequestApplySnapshotChunk: lambda _: wire.ResponseApplySnapshotChunk(),
+            wire.RequestPrepareProposal: self._prepare_proposal,
+            wire.RequestProcessProposal: self._process_proposal,
+            wire.RequestExtendVote: self._extend_vote,
+            wire.RequestVerifyVoteExtension: self._verify_vote_extension,
+            wire.RequestFinalizeBlock: self._finalize_block,
+        }
+
+    @property
+    def height(self) -> int:
+        """Of the newest committed block."""
+        return self._height
+
+    def handle(self, request: wire.Request) -> wire.Response:
+        """Answer a request; whatever is raised means that the application cannot go on.
+
+        Raises:
+            FreeholdError: it says why, and what to do.
+            InvariantError: a broken invariant.
+        """
+        return self._handlers[type(request)](request)
+
+    def check(self, request: wire.RequestCheckTx) -> wire.ResponseCheckTx:
+        """Say whether a transaction may wait."""
+        kind = CheckKind.RECHECK if request.type == wire.CheckTxType.RECHECK else CheckKind.NEW
+        answer = self._check(request.tx, kind)
+        return wire.ResponseCheckTx(code=answer.code, log=answer.log, codespace=CODESPACE if answer.code else "")
+
+    def query(self, request: wire.RequestQuery) -> wire.ResponseQuery:
+        """Read a key (`data`) of the state after `height` (0: the newest), with its proof; the path is `/store`."""
+        if request.path != STORE_PATH or not 1 <= len(request.data) <= MAX_STATE_KEY_BYTES or request.height < 0:
+            return _refused("ask path /store for a key of 1 to 1024 bytes at a height that is not negative")
+        try:
+            answer = self._app.query(abci.QueryRequest(request.data, request.height or self._height, request.prove))
+        except (HeightUnavailableError, InvalidInputError, RefusedError) as error:
+            return _refused(error.message)
+        proof = None
+        if request.prove:
+            proof = wire.ProofOps((wire.ProofOp(PROOF_TYPE, request.data, answer.proof),))
+        return wire.ResponseQuery(
+            key=request.data,
+            value=answer.value or b"",
+            proof_ops=proof,
+            height=answer.height,
+            log="" if answer.value is not None else "absent",
+        )
+
+    def _check(self, tx: bytes, kind: CheckKind) -> CheckTxResponse:
+        height = self._height
+        answer = self._app.check_tx(CheckTxRequest(tx, kind))
+        if answer.code == abci.OK and height == self._height:
+            self._checks.keep(height, tx, answer)
+        return answer
+
+    def _info(self, _: wire.RequestInfo) -> wire.ResponseInfo:
+        info = self._app.info()
+        self._height = info.height
+        return wire.ResponseInfo(
+            data="freehold",
+            app_version=info.app_version,
+            last_block_height=info.height,
+            last_block_app_hash=info.app_hash,
+        )
+
+    def _init_chain(self, request: wire.RequestInitChain) -> wire.ResponseInitChain:
+        self._check_genesis(request)
+        answer = self._app.init_chain(
+            abci.InitChainRequest(
+                chain_id=request.chain_id,
+                time_ms=request.time.ms,
+                initial_height=request.initial_height,
+                validators=tuple(
+                    abci.Validator(validator.pub_key.ed25519, validator.power) for validator in request.validators
+                ),
+                app_state=self._genesis.app_state,
+            )
+        )
+        promised = self._genesis.app_hash
+        if promised and promised != answer.app_hash:
+            raise InvalidInputError(
+                f"genesis promises app hash {promised.hex()[:16]}, its app_state gives {answer.app_hash.hex()[:16]}",
+                code="app_hash_mismatch",
+                hint="the genesis file was edited, or made by another version: fetch it again from its maker",
+            )
+        return wire.ResponseInitChain(answer.app_hash)
+
+    def _check_genesis(self, request: wire.RequestInitChain) -> None:
+        """Refuse an engine that was set up from another document than this node's own."""
+        genesis = self._genesis
+        try:
+            app_state = json.loads(request.app_state_bytes)
+        except (ValueError, RecursionError):
+            app_state = None
+        members = sorted((member.pub_key.ed25519, member.voting_power) for member in genesis.validators.validators)
+        theirs = {
+            "chain_id": request.chain_id == genesis.chain_id,
+            "genesis_time": request.time == genesis.genesis_time,
+            "initial_height": request.initial_height == genesis.initial_height == 1,
+            "validators": sorted((one.pub_key.ed25519, one.power) for one in request.validators) == members,
+            "app_state": app_state == genesis.app_state,
+        }
+        wrong = [name for name, same in theirs.items() if not same]
+        if wrong:
+            raise InvalidInputError(
+                f"the engine begins from another genesis: {', '.join(wrong)} differ",
+                code="other_genesis",
+                hint="give the engine's config/genesis.json and this home the same document, in a new folder",
+            )
+
+    def _prepare_proposal(self, request: wire.RequestPrepareProposal) -> wire.ResponsePrepareProposal:
+        height = request.height
+
+        def check(tx: bytes) -> CheckTxResponse:
+            return self._checks.find(height - 1, tx) or self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
+
+        answer = self._app.prepare_proposal(
+            abci.PrepareProposalRequest(
+                height=height,
+                time_ms=self._time_ms(request),
+                proposer=self._proposer(request.proposer_address),
+                txs=choose(request.txs, check, height=height, max_tx_bytes=request.max_tx_bytes),
+                max_tx_bytes=request.max_tx_bytes,
+            )
+        )
+        return wire.ResponsePrepareProposal(answer.txs)
+
+    def _process_proposal(self, request: wire.RequestProcessProposal) -> wire.ResponseProcessProposal:
+        proposer = self._keys.get(request.proposer_address)
+        if proposer is None:
+            return wire.ResponseProcessProposal(wire.Status.REJECT)
+        answer = self._app.process_proposal(
+            abci.ProcessProposalRequest(
+                height=request.height, time_ms=self._time_ms(request), proposer=proposer, txs=request.txs
+            )
+        )
+        return wire.ResponseProcessProposal(wire.Status.ACCEPT if answer.accept else wire.Status.REJECT)
+
+    def _extend_vote(self, request: wire.RequestExtendVote) -> wire.ResponseExtendVote:
+        return wire.ResponseExtendVote(self._app.extend_vote(abci.ExtendVoteRequest(request.height)).extension)
+
+    def _verify_vote_extension(self, request: wire.RequestVerifyVoteExtension) -> wire.ResponseVerifyVoteExtension:
+        validator = self._keys.get(request.validator_address)
+        accept = (
+            validator is not None
+            and self._app.verify_vote_extension(
+                abci.VerifyVoteExtensionRequest(request.height, validator, request.vote_extension)
+            ).accept
+        )
+        return wire.ResponseVerifyVoteExtension(wire.Status.ACCEPT if accept else wire.Status.REJECT)
+
+    def _finalize_block(self, request: wire.RequestFinalizeBlock) -> wire.ResponseFinalizeBlock:
+        answer = self._app.finalize_block(
+            abci.FinalizeBlockRequest(
+                height=request.height,
+                time_ms=self._time_ms(request),
+                proposer=self._proposer(request.proposer_address),
+                txs=request.txs,
+            )
+        )
+        return wire.ResponseFinalizeBlock(tuple(_result(result) for result in answer.tx_results), answer.app_hash)
+
+    def _commit(self, _: wire.RequestCommit) -> wire.ResponseCommit:
+        answer = self._app.commit()
+        self._height = self._app.info().height
+        return wire.ResponseCommit(answer.retain_height)
+
+    def _proposer(self, address: bytes) -> bytes:
+        key = self._keys.get(address)
+        if key is None:
+            raise LocalProtocolError(
+                f"the engine decided a block of {address.hex()}, who is no validator of genesis",
+                code="unknown_proposer",
+                hint="give the engine's config/genesis.json and this home the same document",
+            )
+        return key
+
+    def _time_ms(
+        self, request: wire.RequestPrepareProposal | wire.RequestProcessProposal | wire.RequestFinalizeBlock
+    ) -> int:
+        return max(request.time.ms, self._last_time_ms() + 1)
+
+
+def _result(result: abci.TxResult) -> wire.ExecTxResult:
+    events = tuple(
+        wire.AbciEvent(event.kind, (wire.EventAttribute("data", event.data.hex()),)) for event in result.events
+    )
+    return wire.ExecTxResult(result.code, result.data, events)
+
+
+def _refused(why: str) -> wire.ResponseQuery:
+    return wire.ResponseQuery(code=QUERY_REFUSED, log=why, codespace=CODESPACE)

@@ -1,0 +1,171 @@
+"""The engine's own files, made from the operator's home: configuration, genesis, keys, the last-signed record.
+
+The configuration is written anew at each start, so that the home is its only source. The last-signed record is made
+once, for a folder without blocks, and belongs to the engine from then on: a validator whose record is gone while its
+blocks are there is refused, for it could sign against itself.
+
+The pace: our application hash changes with every block, and CometBFT follows such a block with the next one at once,
+whatever `create_empty_blocks_interval` says. What spaces blocks is `timeout_commit`, here half of the preset's tick:
+no tick stays without a block while rounds succeed, and no block comes sooner than `min_block_gap_ms`.
+Spec: docs/spec/comet-engine.md. Source: CometBFT v0.38.25 config/config.go, consensus/state.go (`needProofBlock`).
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from freehold.base.errors import InvalidInputError
+from freehold.base.limits import MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS, MAX_TX_BYTES, MIB
+from freehold.base.presets import Preset
+from freehold.consensus.comet.operators import OperatorHome, Settings
+from freehold.consensus.errors import StorageDamagedError, StorageError
+from freehold.consensus.storage import write_file
+from freehold.crypto.ed25519 import PrivateKey
+from freehold.crypto.hashing import sha256
+from freehold.light.genesis import TrustedGenesis
+
+MAX_BLOCK_BYTES: Final = 4 * MIB  # of genesis; a request with a block must fit into a frame
+KEY_TYPE: Final = "tendermint/PubKeyEd25519"
+PRIVATE_KEY_TYPE: Final = "tendermint/PrivKeyEd25519"
+MAX_PROPOSE_MS: Final = 3_000
+
+
+def commit_pause_ms(preset: Preset) -> int:
+    """How long the engine waits after a block: half a tick, and no less than the shortest gap."""
+    return max(preset.min_block_gap_ms, preset.tick_ms // 2)
+
+
+def prepare(home: OperatorHome, preset: Preset) -> None:
+    """Write the engine's files for a start.
+
+    Raises:
+        InvalidInputError: the home is incomplete, or the engine's folder belongs to another genesis.
+        StorageDamagedError: the engine has blocks and no last-signed record.
+        StorageError: a file cannot be written.
+    """
+    genesis, settings, key = home.genesis(), home.settings(), home.validator_key()
+    _check_genesis(genesis)
+    config, data = home.engine / "config", home.engine / "data"
+    try:
+        for folder in (config, data):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"{home.engine} cannot be made: {error.strerror}", code="storage_failed") from error
+    _keep(config / "genesis.json", home.genesis_path.read_bytes(), "other_genesis")
+    _keep(config / "priv_validator_key.json", _json(_validator_key(key)), "other_key")
+    _keep(config / "node_key.json", _json({"priv_key": _private(home.peer_key())}), "other_key")
+    state = data / "priv_validator_state.json"
+    if not state.exists():
+        if (data / "blockstore.db").exists():
+            raise StorageDamagedError(
+                f"the engine has blocks, and {state.name} is gone",
+                code="signer_record_missing",
+                hint="restore it; without it this validator could sign against itself. Else take a new validator key",
+            )
+        write_file(state, _json({"height": "0", "round": 0, "step": 0}))
+    write_file(config / "config.toml", config_text(home, settings, preset).encode())
+
+
+def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
+    """The engine's config.toml; what is not in it has the release's default."""
+    tick = preset.tick_ms
+    sections: dict[str, dict[str, Any]] = {
+        "": {
+            "proxy_app": f"unix://{home.socket}",
+            "abci": "socket",
+            "moniker": settings.name,
+            "db_backend": "goleveldb",
+            "log_level": "info",
+            "log_format": "json",
+        },
+        "rpc": {
+            "laddr": f"unix://{home.rpc_socket}",
+            "grpc_laddr": "",
+            "pprof_laddr": "",
+            "max_body_bytes": 4 * MAX_TX_BYTES,
+            "max_open_connections": 64,
+        },
+        "p2p": {
+            "laddr": f"tcp://{settings.listen}",
+            "external_address": settings.listen,
+            "persistent_peers": ",".join(settings.peers),
+            "addr_book_strict": False,
+            "allow_duplicate_ip": True,
+            "pex": True,
+            "flush_throttle_timeout": "10ms",
+        },
+        "mempool": {
+            "type": "flood",
+            "recheck": True,
+            "broadcast": True,
+            "size": MAX_MEMPOOL_TXS,
+            "max_txs_bytes": MAX_MEMPOOL_BYTES,
+            "max_tx_bytes": MAX_TX_BYTES,
+            "cache_size": 2 * MAX_MEMPOOL_TXS,
+            "keep-invalid-txs-in-cache": False,
+        },
+        "statesync": {"enable": False},
+        "consensus": {
+            "timeout_propose": f"{min(2 * tick, MAX_PROPOSE_MS)}ms",
+            "timeout_propose_delta": "500ms",
+            "timeout_prevote": f"{min(tick, 1_000)}ms",
+            "timeout_prevote_delta": "500ms",
+            "timeout_precommit": f"{min(tick, 1_000)}ms",
+            "timeout_precommit_delta": "500ms",
+            "timeout_commit": f"{commit_pause_ms(preset)}ms",
+            "skip_timeout_commit": False,
+            "create_empty_blocks": True,
+            "peer_gossip_sleep_duration": "20ms",
+        },
+        "storage": {"discard_abci_responses": False},
+        "tx_index": {"indexer": "kv"},
+        "instrumentation": {"prometheus": False},
+    }
+    lines = ["# Written by Freehold at each start; change validator.toml instead."]
+    for name, values in sections.items():
+        lines += [f"\n[{name}]"] if name else []
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _check_genesis(genesis: TrustedGenesis) -> None:
+    size, extensions = genesis.params.max_block_bytes, genesis.params.vote_extensions_enable_height
+    if not 1 <= size <= MAX_BLOCK_BYTES:
+        raise InvalidInputError(
+            f"genesis allows blocks of {size} bytes, this node takes 1 to {MAX_BLOCK_BYTES}", code="bad_genesis"
+        )
+    if extensions:
+        raise InvalidInputError(
+            "genesis wants vote extensions, which these rules do not have",
+            code="bad_genesis",
+            hint="make it with `freehold ledger init`",
+        )
+
+
+def _keep(path: Path, data: bytes, code: str) -> None:
+    """Write a file that is missing; refuse one that holds something else."""
+    if not path.exists():
+        write_file(path, data)
+    elif path.read_bytes() != data:
+        raise InvalidInputError(
+            f"{path} is not that of this home",
+            code=code,
+            hint="the engine's folder was begun from something else: restore the home, or start in a new folder",
+        )
+
+
+def _validator_key(key: PrivateKey) -> dict[str, Any]:
+    return {
+        "address": sha256(key.public)[:20].hex().upper(),
+        "pub_key": {"type": KEY_TYPE, "value": base64.b64encode(key.public).decode()},
+        "priv_key": _private(key),
+    }
+
+
+def _private(key: PrivateKey) -> dict[str, str]:
+    return {"type": PRIVATE_KEY_TYPE, "value": base64.b64encode(key.export_seed() + key.public).decode()}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode()

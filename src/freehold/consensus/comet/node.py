@@ -1,0 +1,148 @@
+"""A validator on CometBFT: the ledger's application, its socket, and the engine as a child.
+
+The application comes up first and goes last, so that the engine never asks nobody. When the application halts, or the
+engine cannot be kept running, `run` ends with the reason.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from freehold.base.errors import InvalidInputError, check
+from freehold.base.presets import Preset
+from freehold.consensus.abci.messages import Request
+from freehold.consensus.abci.server import AbciServer
+from freehold.consensus.abci.service import AbciService
+from freehold.consensus.application import Application
+from freehold.consensus.comet import install
+from freehold.consensus.comet.configuration import prepare
+from freehold.consensus.comet.operators import OperatorHome, check_address
+from freehold.consensus.comet.supervisor import Supervisor
+from freehold.consensus.folder import FolderLock
+from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
+from freehold.ledger import keys
+from freehold.ledger.records import Totals
+from freehold.ledger.state import read
+
+LOG_FILE: Final = "engine.log"
+
+log = logging.getLogger(__name__)
+
+
+class CometNode:
+    """One validator on one home; used from one event loop.
+
+    Attributes:
+        application: the ledger, open while `run` runs.
+        supervisor: of the engine.
+    """
+
+    def __init__(
+        self,
+        home: OperatorHome,
+        *,
+        program: Path | None = None,
+        preset: Preset | None = None,
+        make_application: Callable[[OperatorHome], tuple[Application, Callable[[], int]]] | None = None,
+        told: Callable[[Request], None] = lambda _: None,
+    ) -> None:
+        """Bind the parts.
+
+        Args:
+            home: held by this node alone while it runs.
+            program: the engine; the installed one when None.
+            preset: gives the pace; that of genesis when None.
+            make_application: opens the application and says how to read its newest block time; the ledger when None.
+            told: called with each request of the engine.
+        """
+        self.home = home
+        self._program = program
+        self._preset = preset
+        self._make = make_application or open_ledger
+        self._told = told
+        self.application: Application | None = None
+        self.supervisor: Supervisor | None = None
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Run until cancelled.
+
+        Args:
+            ready: called once the application listens and the engine is about to be started.
+
+        Raises:
+            FreeholdError: it cannot start, or cannot go on.
+        """
+        home = self.home
+        program = self._program or Path(install.require().path)
+        preset = self._preset or genesis_preset(home.genesis())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(FolderLock(home.data))
+            _check_port(home.settings().listen)
+            prepare(home, preset)
+            application, last_time_ms = self._make(home)
+            stack.callback(application.close)
+            self.application = application
+            server = AbciServer(AbciService(application, home.genesis(), last_time_ms), home.socket, told=self._told)
+            stack.push_async_callback(server.stop)
+            await server.start()
+            with contextlib.suppress(FileNotFoundError):
+                home.rpc_socket.unlink()
+            command = [str(program), "start", "--home", str(home.engine)]
+            self.supervisor = Supervisor(command, home.engine / LOG_FILE)
+            ready()
+            await _either(self.supervisor, server)
+
+
+def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
+    """Open the ledger's application on a home.
+
+    Returns:
+        The application, and what gives the time of its newest block.
+
+    Raises:
+        FreeholdError: the home or its state cannot be used.
+    """
+    settings = home.settings()
+    application = LedgerApplication.open(
+        home.data, home.genesis(), home.validator_key(), keep_blocks=settings.keep_blocks
+    )
+
+    def last_time_ms() -> int:
+        totals = read(application.state, keys.TOTALS, Totals)
+        check(totals is not None, "genesis_before_blocks")
+        return totals.time_ms if totals is not None else 0
+
+    return application, last_time_ms
+
+
+async def _either(supervisor: Supervisor, server: AbciServer) -> None:
+    """Keep both up until one of them cannot go on."""
+    engine = asyncio.create_task(supervisor.run())
+    halting = asyncio.create_task(server.wait_halted())
+    try:
+        await asyncio.wait({engine, halting}, return_when=asyncio.FIRST_COMPLETED)
+        if halting.done():
+            raise halting.result()
+        await engine
+    finally:
+        for task in (engine, halting):
+            task.cancel()
+        await asyncio.gather(engine, halting, return_exceptions=True)
+
+
+def _check_port(address: str) -> None:
+    host, port = check_address(address)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InvalidInputError(
+                f"cannot listen on {address}: {error.strerror}",
+                code="port_in_use",
+                hint="another program has that port, or the address is none of this machine's: change validator.toml",
+            ) from None

@@ -1,0 +1,272 @@
+"""An operator's home, and the public card by which others put its validator into genesis.
+
+Keys are made in the home and never leave it: `validator.key` signs blocks and beacons, `p2p.key` is the engine's
+identity among its peers. `operator.json` holds the public halves and an address, and is what operators exchange.
+"""
+
+import os
+import stat
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from freehold.base.errors import InvalidInputError
+from freehold.base.ids import is_name, parse_id
+from freehold.base.limits import ID_BYTES
+from freehold.consensus.errors import StorageError
+from freehold.consensus.storage import write_file
+from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
+from freehold.crypto.entropy import random_bytes
+from freehold.crypto.hashing import sha256
+from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
+
+MAX_CARD_BYTES: Final = 4_096
+MAX_PEERS: Final = 64
+DEFAULT_PORT: Final = 26_656
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What others need to know of an operator.
+
+    Attributes:
+        name: a short word for people.
+        validator: the public key that signs, hex.
+        peer: the engine's id among its peers, hex of 20 bytes.
+        address: `ip:port` of its engine; public.
+    """
+
+    name: str
+    validator: str
+    peer: str
+    address: str
+
+    @property
+    def validator_key(self) -> bytes:
+        """The validator's public key."""
+        return parse_id(self.validator)
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """validator.toml.
+
+    Attributes:
+        name: a short word for people.
+        listen: `ip:port` at which this engine is reached by its peers.
+        peers: `id@ip:port` of others.
+        keep_blocks: 0 for all.
+    """
+
+    name: str
+    listen: str
+    peers: Annotated[list[str], Meta(max_length=MAX_PEERS)] = []
+    keep_blocks: Annotated[int, Meta(ge=0)] = 0
+
+
+class OperatorHome:
+    """Paths and small files of an operator's folder.
+
+    Attributes:
+        folder: the home.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    @property
+    def data(self) -> Path:
+        """The application's state."""
+        return self.folder / "data"
+
+    @property
+    def engine(self) -> Path:
+        """The engine's own folder: its configuration, blocks, last signed vote."""
+        return self.folder / "engine"
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine finds its application."""
+        return self.folder / "abci.sock"
+
+    @property
+    def rpc_socket(self) -> Path:
+        """Where the engine answers; open to the owner of the home alone."""
+        return self.folder / "rpc.sock"
+
+    @property
+    def genesis_path(self) -> Path:
+        """The chain's genesis document."""
+        return self.folder / "genesis.json"
+
+    def make_keys(self, name: str, address: str) -> Card:
+        """Make what is missing of the keys and give the public card; keys that are there are kept.
+
+        Args:
+            name: lower-case letters, digits and dashes.
+            address: `ip:port`.
+
+        Raises:
+            InvalidInputError: a malformed name, address or key file.
+            StorageError: a file cannot be written.
+        """
+        if not is_name(name):
+            raise InvalidInputError(
+                f"{name[:40]!r} is no name", code="bad_name", hint="use lower-case letters, digits and dashes"
+            )
+        check_address(address)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be made: {error.strerror}", code="storage_failed") from error
+        for path in (self.folder / "validator.key", self.folder / "p2p.key"):
+            if not path.exists():
+                write_file(path, random_bytes(SEED_BYTES))
+        card = Card(name, self.validator_key().public.hex(), peer_id(self.peer_key().public), address)
+        write_file(self.folder / "operator.json", msgspec.json.encode(card) + b"\n")
+        return card
+
+    def card(self) -> Card:
+        """Read the public card.
+
+        Raises:
+            InvalidInputError: it is missing or malformed.
+        """
+        return read_card(self.folder / "operator.json")
+
+    def validator_key(self) -> PrivateKey:
+        """Read the key that signs.
+
+        Raises:
+            InvalidInputError: it is missing, malformed, or open to others.
+        """
+        return _read_key(self.folder / "validator.key")
+
+    def peer_key(self) -> PrivateKey:
+        """Read the engine's identity.
+
+        Raises:
+            InvalidInputError: it is missing, malformed, or open to others.
+        """
+        return _read_key(self.folder / "p2p.key")
+
+    def settings(self) -> Settings:
+        """Read validator.toml.
+
+        Raises:
+            InvalidInputError: it is missing or malformed.
+        """
+        path = self.folder / "validator.toml"
+        try:
+            settings = msgspec.toml.decode(_read(path, MAX_CARD_BYTES * 4), type=Settings)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidInputError(
+                f"{path}: {error}", code="bad_settings", hint="make it with `freehold ledger init`"
+            ) from None
+        check_address(settings.listen)
+        for peer in settings.peers:
+            id_, _, address = peer.partition("@")
+            _check_peer(id_)
+            check_address(address)
+        return settings
+
+    def save_settings(self, settings: Settings) -> None:
+        """Write validator.toml.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        peers = ", ".join(f'"{peer}"' for peer in settings.peers)
+        text = (
+            f'name = "{settings.name}"\nlisten = "{settings.listen}"\npeers = [{peers}]\n'
+            f"keep_blocks = {settings.keep_blocks}\n"
+        )
+        write_file(self.folder / "validator.toml", text.encode())
+
+    def genesis(self) -> TrustedGenesis:
+        """Read the genesis document.
+
+        Raises:
+            InvalidInputError: it is missing or malformed.
+        """
+        return parse_genesis(_read(self.genesis_path, MAX_GENESIS_BYTES))
+
+
+def read_card(path: Path) -> Card:
+    """Read another operator's card.
+
+    Raises:
+        InvalidInputError: it is missing or malformed.
+    """
+    try:
+        card = msgspec.json.decode(_read(path, MAX_CARD_BYTES), type=Card)
+    except msgspec.MsgspecError as error:
+        raise InvalidInputError(
+            f"{path} is no operator's card: {error}", code="bad_card", hint="ask its operator for operator.json again"
+        ) from None
+    if not is_name(card.name):
+        raise InvalidInputError(f"{path} has no proper name", code="bad_card")
+    parse_id(card.validator)
+    _check_peer(card.peer)
+    check_address(card.address)
+    return card
+
+
+def peer_id(public: bytes) -> str:
+    """Give the id that CometBFT derives from a peer's key: hex of the first 20 bytes of its SHA-256."""
+    return sha256(public)[:20].hex()
+
+
+def check_address(text: str) -> tuple[str, int]:
+    """Read `ip:port`.
+
+    Raises:
+        InvalidInputError: `bad_address`.
+    """
+    host, _, port = text.rpartition(":")
+    try:
+        ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port) if port.isascii() and port.isdigit() else 0
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65_535:
+        raise InvalidInputError(
+            f"{text[:80]!r} is not an address", code="bad_address", hint=f"write it as 192.0.2.1:{DEFAULT_PORT}"
+        )
+    return host.removeprefix("[").removesuffix("]"), number
+
+
+def _check_peer(text: str) -> None:
+    if len(text) != 40 or any(letter not in "0123456789abcdef" for letter in text):
+        raise InvalidInputError(f"{text[:60]!r} is not a peer's id", code="bad_peer", hint="it has 40 hex digits")
+
+
+def _read_key(path: Path) -> PrivateKey:
+    seed = _read(path, ID_BYTES, private=True)
+    if len(seed) != SEED_BYTES:
+        raise InvalidInputError(
+            f"{path} holds {len(seed)} bytes, a key has {SEED_BYTES}",
+            code="bad_key",
+            hint="restore it from its backup; never make up a new one for the same genesis",
+        )
+    return PrivateKey.from_seed(seed)
+
+
+def _read(path: Path, max_bytes: int, *, private: bool = False) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if private and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise InvalidInputError(
+                    f"{path} can be read by other users", code="open_key", hint=f"run: chmod 600 {path}"
+                )
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror}",
+            code="missing_file",
+            hint="make the home with `freehold ledger init`",
+        ) from None
+    if len(data) > max_bytes:
+        raise InvalidInputError(f"{path} has more than {max_bytes} bytes", code="oversized")
+    return data

@@ -279,7 +279,7 @@ class Grid:
                     bits |= 1 << member.slot
         targets = sorted(duties)
         return Report(
-            epoch, ZERO, bits.to_bytes(32, "little"), self.witnesses(node, epoch), targets, ZERO, len(targets)
+            epoch, ZERO, bits.to_bytes(32, "little"), self.witnesses(node, epoch), targets, ZERO, len(targets), []
         )
 
     def _leases(self) -> list[Lease]:

@@ -123,6 +123,7 @@ class ProofGrid(Grid):
             duty_targets=targets,
             duty_root=duty_root(seen),
             duty_count=len(seen),
+            duty_failed=[],
         )
 
     def _node_at(self, number: int) -> bytes:

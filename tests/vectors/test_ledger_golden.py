@@ -74,7 +74,7 @@ BODIES = [
     TopUp(A, 60_000),
     Close(A, "moving"),
     Claim(A, 3, 26),
-    Report(7, A, bytes(31) + b"\x01", [2, 0, 1], [0, 5, 300], B, 3),
+    Report(7, A, bytes(31) + b"\x01", [2, 0, 1], [0, 5, 300], B, 3, [(5, 0), (5, 255)]),
     Challenge(A, 1),
     Verdict(A, True),
     Resolve(A),

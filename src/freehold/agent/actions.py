@@ -21,7 +21,7 @@ from freehold.base.errors import FreeholdError, RefusedError, UnreachableError
 from freehold.ledger.records import Lease
 from freehold.ledger.transactions import Accept
 from freehold.protocol.messages import FetchSpec, LeaseStatus, SealedSpec
-from freehold.protocol.spec import PeerSpec, ServiceSpec, image_proof, open_spec
+from freehold.protocol.spec import PeerSpec, ServiceSpec, image_proof, open_spec, require_fit
 from freehold.runtime import health as healthchecks
 from freehold.runtime.containers import ContainerRuntime
 from freehold.runtime.images.store import BuiltImage, ImageStore
@@ -116,12 +116,14 @@ class Actions:
     def _open(self, box: bytes, lease: Lease) -> bool:
         home = self._services.home
         try:
-            self.spec = open_spec(
+            spec = open_spec(
                 box, home.box_key, home.genesis.chain_id, self._lease_id, home.id, lease.tenant, lease.spec_hash
             )
+            require_fit(spec, lease.resources.disk_mib)
         except FreeholdError as error:
             log.warning("bad_spec", lease=self._lease_id.hex()[:16], error=str(error))
             return False
+        self.spec = spec
         return True
 
     async def _get_image(self) -> None:

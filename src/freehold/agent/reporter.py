@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from freehold.agent.chain import ChainView
+from freehold.agent.chain import ChainView, wall_ms
 from freehold.agent.core.desired import Want
 from freehold.agent.core.witnessing import set_bit
 from freehold.agent.mailbox import Mailboxes
@@ -74,7 +74,7 @@ class Reporter:
     states: Callable[[], list[ServiceState]]
     _served: dict[int, dict[bytes, _Served]] = field(default_factory=dict)
     _sampled_ms: int = 0
-    _counter: int = 0
+    _counter: int = field(default_factory=wall_ms)  # grows over restarts: two copies of a key contradict each other
     _reported: int = -1
     _claimed: dict[bytes, int] = field(default_factory=dict)
 
@@ -114,6 +114,7 @@ class Reporter:
             duty_targets=[leaf.target_slot for leaf in duties],
             duty_root=duty_root(duties),
             duty_count=len(duties),
+            duty_failed=self.witness.duties(epoch).failed(chain.preset),
         )
         try:
             await self.sender.send(body)

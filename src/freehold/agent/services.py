@@ -81,7 +81,6 @@ class NodeServices:
             method("lease.logs", (m.LogsRequest, m.Empty), self.logs, kind=Kind.DOWNLOAD),
             method("tunnel.open", (m.OpenTunnel, m.TunnelOpen), self.open_tunnel, kind=Kind.SPLICE),
             method("probe.open", (m.OpenProbe, m.TunnelOpen), self.open_probe, kind=Kind.SPLICE),
-            method("probe.leases", (m.Empty, m.ProbedLeases), self.probed_leases),
             method("probe.identity", (IdentityQuestion, IdentityAnswer), self.identity),
             method("witness.invite", (m.InviteWitness, m.Empty), self.invite),
             method("verdict.invite", (m.InviteVerdict, m.Empty), self.invite_verdict),
@@ -239,17 +238,6 @@ class NodeServices:
         return messages.TunnelOpen(term)
 
     # Witnesses
-
-    async def probed_leases(self, context: CallContext, request: messages.Empty) -> messages.ProbedLeases:
-        """The leases that run here and have a probe."""
-        found = [
-            (lease_id, worker.machine.term)
-            for lease_id, lease in sorted(self.shared.chain.leases.items())
-            if (worker := self.worker(lease_id)) is not None
-            and worker.machine.phase is Phase.RUNNING
-            and lease.probe.kind != ProbeKind.NONE
-        ]
-        return messages.ProbedLeases(found)
 
     async def identity(self, context: CallContext, request: IdentityQuestion) -> IdentityAnswer:
         """Sign who we are and what our newest header is, for the witness that asks."""

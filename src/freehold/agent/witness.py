@@ -10,18 +10,20 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from freehold.agent.access import holder_of
 from freehold.agent.chain import ChainView, wall_ms
-from freehold.agent.core.witnessing import Duties, sample_leases
+from freehold.agent.core.witnessing import MAX_LOOKED_UP, MAX_SAMPLED_LEASES, Duties, rank_slots, set_bits
 from freehold.agent.draws import SlotTable
 from freehold.agent.peers import Peers
 from freehold.agent.probing import speak
 from freehold.base.errors import FreeholdError, RefusedError
 from freehold.crypto.entropy import random_below, random_bytes
-from freehold.ledger.keys import lease_key
-from freehold.ledger.records import Lease
+from freehold.ledger.keys import lease_key, node_key, node_lease_key
+from freehold.ledger.records import Lease, Node, NodeLease
 from freehold.ledger.schedule import epoch_end_ms
+from freehold.ledger.transactions import ProbeKind
 from freehold.protocol.evidence import IdentityAnswer, IdentityQuestion, ProbeSeen, WorkloadSeen, is_identity_answer
-from freehold.protocol.messages import Empty, InviteWitness, OpenProbe, ProbedLeases, TunnelOpen
+from freehold.protocol.messages import Empty, InviteWitness, OpenProbe, TunnelOpen
 
 log = structlog.get_logger()
 
@@ -132,14 +134,19 @@ class Witness:
         await asyncio.sleep(max(0, at_ms - wall_ms()) / 1000)
         try:
             async with asyncio.timeout(2 * self._chain.preset.probe_timeout_ms / 1000):
-                seen = await self.probe(target, epoch)
+                seen, lease_slots = await self.probe(target, epoch)
         except (FreeholdError, TimeoutError) as error:
             log.info("probe_failed", epoch=epoch, slot=slot, error=str(error))
             return
-        self.duties(epoch).record(slot, seen)
+        self.duties(epoch).record(slot, seen, lease_slots)
 
-    async def probe(self, target: bytes, epoch: int) -> ProbeSeen:
-        """Probe a node once: its key, its view of the chain, and up to four of its workloads.
+    async def probe(self, target: bytes, epoch: int) -> tuple[ProbeSeen, dict[bytes, int]]:
+        """Probe a node once: its key, its view of the chain, and up to four of the services that it is to run.
+
+        Which services those are, the ledger says and the nonce draws: the node cannot leave out a dead one.
+
+        Returns:
+            What was seen, and the lease slots of the services that were sampled.
 
         Raises:
             FreeholdError: not reached, or the answer is not its own.
@@ -150,10 +157,33 @@ class Witness:
         if not is_identity_answer(self._chain.ledger.chain_id, answer, target, self._chain.node_id, question):
             raise RefusedError("the answer is not signed by the node for this question", code="bad_signature")
         self._require_fresh(answer)
-        claimed = await self._peers.call(target, "probe.leases", Empty(), ProbedLeases, timeout_ms=timeout_ms)
-        sampled = sample_leases(claimed.leases, question.nonce)
-        results = await asyncio.gather(*(self._probe_workload(target, lease, term) for lease, term in sampled))
-        return ProbeSeen(self._chain.header_ms, answer, list(results))
+        sampled = await self._sample(target, question.nonce)
+        results = await asyncio.gather(*(self._probe_workload(target, lease_id, lease) for lease_id, lease in sampled))
+        lease_slots = {
+            lease_id: member.slot for lease_id, lease in sampled for member in lease.members if member.node == target
+        }
+        return ProbeSeen(self._chain.header_ms, answer, list(results)), lease_slots
+
+    async def _sample(self, target: bytes, nonce: bytes) -> list[tuple[bytes, Lease]]:
+        """Leases with a probe whose term in force the target holds, read with proofs."""
+        ledger, key = self._chain.ledger, node_key(target)
+        node = (await ledger.read([key])).get(key, Node)
+        slots = rank_slots(set_bits(node.lease_slots), nonce)[:MAX_LOOKED_UP] if node else []
+        if not slots:
+            return []
+        keys = [node_lease_key(target, slot) for slot in slots]
+        entries = await ledger.read(keys)
+        ids = [entry.lease for key in keys if (entry := entries.get(key, NodeLease))]
+        found = await ledger.read([lease_key(id_) for id_ in ids])
+        held = []
+        for id_ in ids:
+            lease = found.get(lease_key(id_), Lease)
+            if lease is None or lease.probe.kind == ProbeKind.NONE or lease.closed_ms:
+                continue
+            holder = holder_of(lease, self._chain.header_ms)
+            if holder is not None and holder[0] == target:
+                held.append((id_, lease))
+        return held[:MAX_SAMPLED_LEASES]
 
     def _require_fresh(self, answer: IdentityAnswer) -> None:
         header = self._chain.header
@@ -161,11 +191,9 @@ class Witness:
         if header is None or answer.height < header.height - allowed:
             raise RefusedError("the node's view of the chain is old", code="stale_view")
 
-    async def _probe_workload(self, target: bytes, lease_id: bytes, term: int) -> WorkloadSeen:
+    async def _probe_workload(self, target: bytes, lease_id: bytes, lease: Lease) -> WorkloadSeen:
+        term = len(lease.terms)
         try:
-            lease = (await self._chain.ledger.read([lease_key(lease_id)])).get(lease_key(lease_id), Lease)
-            if lease is None:
-                return WorkloadSeen(lease_id, term, False)
             async with asyncio.timeout(self._chain.preset.probe_timeout_ms / 1000):
                 _, stream = await self._peers.splice(target, "probe.open", OpenProbe(lease_id, term), TunnelOpen)
                 return WorkloadSeen(lease_id, term, await speak(stream, lease.probe, lease.service))

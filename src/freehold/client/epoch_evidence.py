@@ -11,7 +11,7 @@ from freehold.base.errors import NotVerifiedError
 from freehold.client.proof_facts import ProofFacts
 from freehold.ledger import leases, schedule
 from freehold.ledger.draw import draw, is_active, threshold_for
-from freehold.ledger.records import Lease, NodeSlot, ReportRecord, Settlement
+from freehold.ledger.records import Lease, Member, Node, NodeSlot, ReportRecord, Settlement
 from freehold.ledger.settlement import has_bit
 from freehold.ledger.transactions import ProbeKind
 from freehold.protocol.evidence import DutyLeaf
@@ -196,12 +196,17 @@ def _count(facts: ProofFacts, lease: Lease, lease_id: bytes, index: int, epoch: 
         found = facts.report(row.node, epoch) if row is not None else None
         if row is None or not (found is None or isinstance(found, ReportRecord)):
             missing += 1
-        elif found is not None and node.slot in found.duty_targets:
+        elif found is not None and node.slot in found.duty_targets and not _has_failed(found, node, member):
             owners.append(row.owner)
             witnesses.add(row.node)
     answers = _answers(facts, lease_id, node.slot, epoch, witnesses)
     checked = _check_draw(facts, member.node, node.farm, epoch, report.witnesses)
     return _Count(True, tuple(owners), len(report.witnesses), missing, checked, answers)
+
+
+def _has_failed(report: ReportRecord, node: Node, member: Member) -> bool:
+    """Whether a witness reported that the member's service did not answer it."""
+    return (node.slot, member.slot) in report.duty_failed
 
 
 def _answers(facts: ProofFacts, lease_id: bytes, slot: int, epoch: int, witnesses: set[bytes]) -> Answers:

@@ -142,6 +142,7 @@ class ReportRecord(Record):
     duty_targets: list[int]
     duty_root: bytes
     duty_count: int
+    duty_failed: list[tuple[int, int]]  # (slot, lease slot) of services that did not answer this witness
 
 
 class Deployment(Record):

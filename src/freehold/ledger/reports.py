@@ -4,10 +4,12 @@ Invariant: at most one report for each (node, epoch), inside the epoch's window;
 draw says so. Spec: docs/spec/epochs.md, docs/spec/witnesses.md.
 """
 
+from itertools import pairwise
+
 from msgspec.structs import replace
 
 from freehold.base.codec import encode
-from freehold.base.limits import MAX_DUTY_TARGETS, MAX_WITNESSES
+from freehold.base.limits import MAX_DUTY_FAILED, MAX_DUTY_TARGETS, MAX_LEASES_PER_NODE, MAX_WITNESSES
 from freehold.crypto import mmr
 from freehold.crypto.hashing import Purpose, tagged_hash
 from freehold.ledger import keys, schedule
@@ -36,8 +38,12 @@ def check_report_fields(body: Report) -> Code:
         return Code.TOO_MANY
     if not 0 <= body.duty_count <= MAX_U32:
         return Code.BAD_FIELD
-    if not is_ascending(body.duty_targets):
+    if len(body.duty_failed) > MAX_DUTY_FAILED:
+        return Code.TOO_MANY
+    if not is_ascending(body.duty_targets) or any(one >= other for one, other in pairwise(body.duty_failed)):
         return Code.NOT_SORTED
+    if any(not 0 <= slot <= MAX_U32 or not 0 <= lease < MAX_LEASES_PER_NODE for slot, lease in body.duty_failed):
+        return Code.BAD_FIELD
     if body.duty_targets and not (body.duty_targets[0] >= 0 and body.duty_targets[-1] <= MAX_U32):
         return Code.BAD_FIELD
     return Code.OK
@@ -75,6 +81,7 @@ def process_report(ctx: Context, tx: Tx, body: Report) -> Code:
         duty_targets=body.duty_targets,
         duty_root=body.duty_root,
         duty_count=body.duty_count,
+        duty_failed=body.duty_failed,
     )
     ctx.state.put(key, record)
     _append_history(ctx, tx.sender, node, record)

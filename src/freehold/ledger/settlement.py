@@ -75,7 +75,9 @@ def witnesses_seen(ctx: Context, member: Member, epoch: int) -> Seen:
         if slot is None:
             continue
         witness = ctx.state.get(keys.report_key(slot.node, epoch, depth), ReportRecord)
-        if witness is not None and witness.epoch == epoch and _lists(witness.duty_targets, target):
+        if witness is None or witness.epoch != epoch or not _lists(witness.duty_targets, target):
+            continue
+        if (target, member.slot) not in witness.duty_failed:
             owners.append(slot.owner)
     return Seen(len(owners) >= report.threshold, tuple(owners), len(report.witnesses))
 

@@ -193,7 +193,8 @@ class Report(Record, tag=20):
 
     `lease_bits` is 32 bytes: bit i (byte i // 8, bit i % 8, least significant first) says that the lease in slot i was
     served. `witnesses` are the slots drawn for this node, in the order of the draw. `duty_targets` are the sorted
-    slots of the nodes whose duty passed.
+    slots of the nodes whose duty passed; `duty_failed` are sorted (slot, lease slot) pairs of those nodes' leases whose
+    service did not answer this witness: it counts for the node and not for them.
     """
 
     epoch: int
@@ -203,6 +204,7 @@ class Report(Record, tag=20):
     duty_targets: list[int]
     duty_root: bytes
     duty_count: int
+    duty_failed: list[tuple[int, int]]
 
 
 class Challenge(Record, tag=21):

@@ -124,12 +124,6 @@ class OpenProbe(Record):
     term: int
 
 
-class ProbedLeases(Record):
-    """`probe.leases` (witness): the leases that the node runs and that have a probe, with terms."""
-
-    leases: list[tuple[bytes, int]]
-
-
 class InviteWitness(Record):
     """`witness.invite` (node): the caller drew the callee for an epoch; the callee checks the draw itself."""
 

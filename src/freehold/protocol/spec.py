@@ -186,6 +186,19 @@ def open_spec(
     return spec
 
 
+def require_fit(spec: ServiceSpec, disk_mib: int) -> None:
+    """Check that a spec asks for no more disk than its lease pays for; memory and CPU are limited by the lease itself.
+
+    Raises:
+        RemoteProtocolError: it asks for more.
+    """
+    wanted = spec.scratch_mib + sum(volume.size_mib for volume in spec.volumes)
+    if wanted > disk_mib or spec.scratch_mib < 0 or any(volume.size_mib < 0 for volume in spec.volumes):
+        raise RemoteProtocolError(
+            f"the spec asks for {wanted} MiB of disk, its lease has {disk_mib}", code="spec_exceeds_lease"
+        )
+
+
 def _box_message(chain_id: str, lease: bytes, member: bytes, salt: bytes, spec: bytes, tenant: bytes) -> bytes:
     version = SPEC_VERSION.to_bytes(2, "big")
     return signing_bytes(Purpose.SPEC_BOX_SIGN, chain_id, version, lease[:ID_BYTES], member, salt, spec, tenant)

@@ -217,7 +217,7 @@ def test_lanes(grid: Grid) -> None:
 
     assert lane(pay(grid)) == Lane.USERS
     assert lane(grid.tx(grid.nodes[0], Accept(ZERO, ZERO))) == Lane.REPORTS
-    assert lane(grid.tx(grid.nodes[0], Report(0, ZERO, ZERO, [], [], ZERO, 0))) == Lane.REPORTS
+    assert lane(grid.tx(grid.nodes[0], Report(0, ZERO, ZERO, [], [], ZERO, 0, []))) == Lane.REPORTS
     assert lane(grid.tx(grid.tenants[0], Claim(ZERO, 0, 0))) == Lane.USERS
 
 

@@ -59,7 +59,7 @@ def test_a_void_epoch_takes_no_reports() -> None:
     grid = Grid()
     grid.block()
     grid.block(dt=10_000)
-    body = Report(0, ZERO, ZERO, [], [], ZERO, 0)
+    body = Report(0, ZERO, ZERO, [], [], ZERO, 0, [])
     assert grid.run(grid.nodes[0], body) == Code.VOID_EPOCH
 
 
@@ -76,7 +76,7 @@ def test_the_draw_is_checked(grid: Grid) -> None:
 
 
 def test_shapes() -> None:
-    body = Report(0, ZERO, ZERO, [1, 2, 3], [4, 5], ZERO, 2)
+    body = Report(0, ZERO, ZERO, [1, 2, 3], [4, 5], ZERO, 2, [])
     assert check_report_fields(body) == Code.OK
     cases: list[tuple[dict[str, Any], Code]] = [
         ({"evidence_root": b""}, Code.BAD_FIELD),
@@ -92,6 +92,13 @@ def test_shapes() -> None:
         ({"duty_targets": [4, 4]}, Code.NOT_SORTED),
         ({"duty_targets": [-1, 4]}, Code.BAD_FIELD),
         ({"duty_targets": [1 << 32]}, Code.BAD_FIELD),
+        ({"duty_failed": [(4, 0), (4, 255), (5, 0)]}, Code.OK),
+        ({"duty_failed": [(4, 1), (4, 0)]}, Code.NOT_SORTED),
+        ({"duty_failed": [(4, 1), (4, 1)]}, Code.NOT_SORTED),
+        ({"duty_failed": [(4, 256)]}, Code.BAD_FIELD),
+        ({"duty_failed": [(-1, 0)]}, Code.BAD_FIELD),
+        ({"duty_failed": [(1 << 32, 0)]}, Code.BAD_FIELD),
+        ({"duty_failed": [(number, 0) for number in range(1_025)]}, Code.TOO_MANY),
         ({"duty_count": -1}, Code.BAD_FIELD),
         ({"duty_count": 1 << 32}, Code.BAD_FIELD),
     ]
@@ -155,7 +162,7 @@ def test_a_retired_node_reports_for_its_last_epoch_only(grid: Grid) -> None:
     assert grid.report(grid.nodes[0].public, last) is not None
     grid.down = {grid.nodes[0].public}
     grid.next_epoch()
-    body = Report(last + 1, ZERO, ZERO, [], [], ZERO, 0)
+    body = Report(last + 1, ZERO, ZERO, [], [], ZERO, 0, [])
     assert grid.run(grid.nodes[0], body) == Code.WRONG_EPOCH
 
 

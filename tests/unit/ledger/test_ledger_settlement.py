@@ -141,6 +141,33 @@ def test_t_of_w_witnesses_must_list_the_node(grid: Grid, liars: int, is_paid: bo
     assert (entry.paid > 0, entry.seen, entry.drawn) == (is_paid, 3 - liars, 3)
 
 
+@pytest.mark.parametrize(("witnesses", "is_paid"), [(0, True), (1, True), (2, False), (3, False)])
+def test_a_service_that_does_not_answer_is_not_paid_and_its_neighbour_is(
+    grid: Grid, witnesses: int, is_paid: bool
+) -> None:
+    """Two leases on one node: the one whose service most witnesses found silent is refunded, the other is paid."""
+    dead, alive = grid.deploy(grid.tenants[0], [[0], [0]], price=PRICE)
+    slot = grid.lease(dead).members[0].slot
+    grid.next_epoch()
+    epoch = grid.epoch
+    grid.next_epoch(reports=False)
+    drawn = grid.witnesses(grid.nodes[0].public, epoch)
+    silent_to = {grid.node_of_slot(number).public for number in drawn[:witnesses]}
+    for node in grid.nodes:
+        body = grid.report_body(node.public, epoch)
+        if node.public in silent_to:
+            body = msgspec.structs.replace(body, duty_failed=[(0, slot)])
+        grid.ok(node, body, dt=1)
+    grid.next_epoch()
+    grid.next_epoch()
+    for lease, expected in ((dead, is_paid), (alive, True)):
+        grid.claim(lease, 0, 0)
+        assert grid.claim(lease, epoch, epoch) == Code.OK
+        entry = grid.lease(lease).settlements[-1]
+        assert (entry.paid > 0) == expected
+        assert entry.seen == (3 - witnesses if lease == dead else 3)
+
+
 def test_praise_from_outside_the_draw_counts_for_nothing(grid: Grid) -> None:
     lease = grid.deploy(grid.tenants[0], [[0]], price=PRICE)[0]
     grid.next_epoch()

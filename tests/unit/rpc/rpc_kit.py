@@ -360,7 +360,7 @@ def lease_changes(desk: FakeDesk) -> dict[bytes, bytes]:
     node = decode_record(state[keys.node_key(NODES[0].public)], Node)
     fields = {name: getattr(node, name) for name in node.__struct_fields__}
     fields |= {"used": Resources(500, 512, 1_024), "lease_slots": b"\x01" + bytes(31), "last_report_epoch": 0}
-    report = ReportRecord(1, 0, GENESIS_MS + 900, bytes(32), bytes(32), [1, 2], 2, [], bytes(32), 0)
+    report = ReportRecord(1, 0, GENESIS_MS + 900, bytes(32), bytes(32), [1, 2], 2, [], bytes(32), 0, [])
     return {
         keys.lease_key(LEASE_ID): encode(lease),
         keys.deployment_key(DEPLOYMENT_ID): encode(

@@ -2,23 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from freehold.base.limits import MAX_DUTY_TARGETS
+from freehold.base.limits import MAX_DUTY_FAILED, MAX_DUTY_TARGETS
 from freehold.base.presets import Preset
 from freehold.crypto.hashing import Purpose, tagged_hash
 from freehold.protocol.evidence import LEAF_VERSION, DutyLeaf, ProbeSeen
 
 MAX_SAMPLED_LEASES = 4
+MAX_LOOKED_UP = 16  # lease slots read for one probe; among them the node may only stand by
 
 
-def sample_leases(leases: list[tuple[bytes, int]], nonce: bytes) -> list[tuple[bytes, int]]:
-    """At most four of a node's probed leases, drawn by the question's nonce, so that the node cannot choose."""
-    ranked = sorted(leases, key=lambda entry: tagged_hash(Purpose.PROBE_DRAW, nonce, entry[0]))
-    return ranked[:MAX_SAMPLED_LEASES]
-
-
-def is_passed(probe: ProbeSeen) -> bool:
-    """Whether every workload that was sampled answered; the identity was checked when the probe was made."""
-    return all(seen.ok for seen in probe.workloads)
+def rank_slots(slots: list[int], nonce: bytes) -> list[int]:
+    """A node's lease slots in the order in which a probe looks at them, drawn by the question's nonce."""
+    return sorted(slots, key=lambda slot: tagged_hash(Purpose.PROBE_DRAW, nonce, slot.to_bytes(4, "big")))
 
 
 @dataclass
@@ -28,6 +23,7 @@ class Duties:
     epoch: int
     witness: bytes
     seen: dict[int, list[ProbeSeen]] = field(default_factory=dict)
+    lease_slots: dict[bytes, int] = field(default_factory=dict)
 
     def invite(self, target_slot: int) -> bool:
         """Take on a target; False when there are too many already."""
@@ -36,19 +32,30 @@ class Duties:
         self.seen.setdefault(target_slot, [])
         return True
 
-    def record(self, target_slot: int, probe: ProbeSeen) -> None:
-        """Keep an answered probe."""
+    def record(self, target_slot: int, probe: ProbeSeen, lease_slots: dict[bytes, int]) -> None:
+        """Keep a probe that the node answered; `lease_slots` says where on it the sampled leases are."""
         if target_slot in self.seen:
             self.seen[target_slot].append(probe)
+            self.lease_slots.update(lease_slots)
 
     def passed(self, preset: Preset) -> list[DutyLeaf]:
-        """Leaves of the targets whose duty passed, by slot: enough probes in which everything answered."""
-        leaves = []
-        for slot in sorted(self.seen):
-            good = [probe for probe in self.seen[slot] if is_passed(probe)]
-            if len(good) >= preset.probes_required:
-                leaves.append(DutyLeaf(LEAF_VERSION, self.epoch, self.witness, slot, good))
-        return leaves
+        """Leaves of the targets whose duty passed, by slot: the node answered often enough."""
+        return [
+            DutyLeaf(LEAF_VERSION, self.epoch, self.witness, slot, self.seen[slot])
+            for slot in sorted(self.seen)
+            if len(self.seen[slot]) >= preset.probes_required
+        ]
+
+    def failed(self, preset: Preset) -> list[tuple[int, int]]:
+        """(slot, lease slot) of the services on those nodes that did not answer in most of the probes that asked."""
+        found = []
+        for leaf in self.passed(preset):
+            looks: dict[bytes, list[bool]] = {}
+            for workload in (workload for probe in leaf.probes for workload in probe.workloads):
+                looks.setdefault(workload.lease, []).append(workload.ok)
+            mostly_silent = [lease for lease, oks in looks.items() if 2 * sum(oks) < len(oks)]
+            found += [(leaf.target_slot, self.lease_slots[lease]) for lease in mostly_silent]
+        return sorted(found)[:MAX_DUTY_FAILED]
 
 
 def set_bit(bits: bytes, index: int) -> bytes:

@@ -1,0 +1,50 @@
+"""A spec may not ask for more disk than its lease pays for."""
+
+import pytest
+from msgspec.structs import replace
+
+from freehold.base.errors import RemoteProtocolError
+from freehold.protocol.spec import SPEC_VERSION, RestartSpec, ServiceSpec, VolumeSpec, require_fit
+
+SPEC = ServiceSpec(
+    version=SPEC_VERSION,
+    deployment="shop",
+    service="web",
+    replica=0,
+    image="web:1",
+    entrypoint=None,
+    command=None,
+    environment=[],
+    working_dir="",
+    user="",
+    hostname="",
+    pids=64,
+    scratch_mib=256,
+    read_only=False,
+    volumes=[VolumeSpec("data", "/data", 1_024, False)],
+    tmpfs=[],
+    secrets=[],
+    health=None,
+    restart=RestartSpec("no", 0),
+    stop_signal="",
+    stop_grace_ms=1_000,
+    peers=[],
+)
+
+
+def test_what_is_paid_for_fits() -> None:
+    require_fit(SPEC, 1_280)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        replace(SPEC, scratch_mib=1_279 - 1_024 + 1, volumes=SPEC.volumes),
+        replace(SPEC, volumes=[VolumeSpec("data", "/data", -5, False), VolumeSpec("more", "/more", 1_000, False)]),
+        replace(SPEC, scratch_mib=-1),
+    ],
+)
+def test_more_is_refused(spec: ServiceSpec) -> None:
+    with pytest.raises(RemoteProtocolError, match="disk"):
+        require_fit(spec, 1_279)

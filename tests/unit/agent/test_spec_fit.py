@@ -12,6 +12,7 @@ SPEC = ServiceSpec(
     service="web",
     replica=0,
     image="web:1",
+    image_proof=bytes(32),
     entrypoint=None,
     command=None,
     environment=[],

@@ -133,6 +133,7 @@ class Mempool:
         self._slots: dict[tuple[bytes, int | bytes], Entry] = {}
         self._senders: dict[bytes, _Sender] = {}
         self._cheapest: dict[Lane, list[tuple[int, int, bytes]]] = {lane: [] for lane in Lane}
+        self._gapped: dict[bytes, None] = {}  # senders that may have a gap, in order of their first
         self._bytes = 0
         self._sequence = 0
 
@@ -315,13 +316,17 @@ class Mempool:
     def _make_room(self, entry: Entry) -> list[Entry] | None:
         """Remove cheaper entries of the lane until one fits; None, and nothing changed, when it cannot."""
         victims: list[Entry] = []
+        can_go = self._can_go(entry)
         while not self._used.fits(entry):
-            victim = self._cheapest_of(entry.check.lane)
-            if (
-                victim is None
-                or victim.check.priority >= entry.check.priority
-                or victim.check.sender == entry.check.sender
-            ):
+            # What waits behind a gap pays nothing for waiting, whatever it offers: it keeps nobody out.
+            victim = self._stuck_of(entry.check.lane) if can_go else None
+            if victim is None and can_go:
+                victim = self._cheapest_of(entry.check.lane)
+                if victim is not None and (
+                    victim.check.priority >= entry.check.priority or victim.check.sender == entry.check.sender
+                ):
+                    victim = None
+            if victim is None:
                 for gone in victims:
                     self._insert(gone)
                 return None
@@ -330,6 +335,24 @@ class Mempool:
                 self._remove(gone)
                 victims.append(gone)
         return victims
+
+    def _can_go(self, entry: Entry) -> bool:
+        """Whether all that an entry follows by nonce is here."""
+        nonce, sender = entry.check.nonce, self._senders.get(entry.check.sender)
+        if nonce is None or sender is None:
+            return nonce is None or nonce == entry.check.next_nonce
+        return all(before in sender.by_nonce for before in range(sender.next_nonce, nonce))
+
+    def _stuck_of(self, lane: Lane) -> Entry | None:
+        """Give the last transaction of a sender that waits behind a gap."""
+        for sender_id in list(self._gapped):
+            sender = self._senders.get(sender_id)
+            last = sender.by_nonce[max(sender.by_nonce)] if sender else None
+            if last is None or self._can_go(last):
+                del self._gapped[sender_id]
+            elif last.check.lane is lane:
+                return last
+        return None
 
     def _cheapest_of(self, lane: Lane) -> Entry | None:
         heap = self._cheapest[lane]
@@ -363,6 +386,8 @@ class Mempool:
             sender.by_nonce[check.nonce] = entry
             if sender.height < 0:
                 sender.learn(check.next_nonce, entry.checked_height)
+            if not self._can_go(entry):
+                self._gapped[check.sender] = None
         heap = self._cheapest[check.lane]
         heappush(heap, (check.priority, -entry.sequence, entry.id))
         if len(heap) > 2 * len(self._entries) + 64:
@@ -378,5 +403,7 @@ class Mempool:
         if check.nonce is not None:
             sender = self._senders[check.sender]
             del sender.by_nonce[check.nonce]
-            if not sender.by_nonce:
+            if sender.by_nonce:
+                self._gapped[check.sender] = None
+            else:
                 del self._senders[check.sender]

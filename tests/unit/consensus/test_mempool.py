@@ -110,3 +110,32 @@ def test_expired_transactions_leave() -> None:
     assert not pool.has_ready(6)
     assert pool.remove_committed([], 4) == []
     assert [gone.code for gone in pool.remove_committed([], 5)] == ["expired"]
+
+
+def test_what_waits_behind_a_gap_keeps_nobody_out() -> None:
+    pool = Mempool(max_txs=100, max_bytes=1 << 20)
+    for n in range(60):  # all the room there is for users, offered much, and never paid: nonce 0 does not come
+        pool.add(b"g%d" % n, b"x", user(f"s{n % 10}", 1 + n // 10, 1_000_000), 0)
+    with pytest.raises(MempoolFullError):
+        pool.add(b"gap", b"x", user("h", 3, 2_000_000), 0)
+    assert [gone.code for gone in pool.add(b"h0", b"x", user("h", 0, 1), 0)] == ["evicted"]
+    assert pool.add(b"h1", b"x", user("h", 1, 1), 0)
+    assert names(pool) == ["h0", "h1"]
+
+
+def test_what_can_go_is_not_driven_out_by_what_cannot() -> None:
+    pool = Mempool(max_txs=100, max_bytes=1 << 20)
+    for n in range(60):
+        pool.add(b"h%d" % n, b"x", user(f"s{n}", 0, 1), 0)
+    with pytest.raises(MempoolFullError):
+        pool.add(b"gap", b"x", user("g", 1, 1_000_000), 0)
+    assert [gone.id for gone in pool.add(b"dear", b"x", user("g", 0, 2), 0)] == [b"h59"]
+
+
+def test_a_gap_that_was_closed_is_none() -> None:
+    pool = Mempool(max_txs=100, max_bytes=1 << 20)
+    for n in reversed(range(60)):
+        pool.add(b"h%d" % n, b"x", user("s", n, 5), 0)
+    with pytest.raises(MempoolFullError):
+        pool.add(b"o0", b"x", user("other", 0, 5), 0)
+    assert len(names(pool)) == 60

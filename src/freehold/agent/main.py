@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import structlog
 from freehold.agent.identity import NodeHome
 from freehold.agent.node import Agent
 from freehold.base.errors import ExitCode, FreeholdError
+
+MAX_DESCRIPTORS = 65_536
 
 
 def main() -> int:
@@ -35,6 +38,9 @@ def main() -> int:
 
 
 async def _run(home: NodeHome) -> None:
+    # Tunnels of many containers take many descriptors; none may be left for the agent's own files.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_DESCRIPTORS), most))
     task = asyncio.ensure_future(Agent(home).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,7 +14,7 @@ import structlog
 from freehold.agent.access import holder_of
 from freehold.agent.chain import ChainView
 from freehold.agent.peers import Peers
-from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
+from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
 from freehold.protocol.messages import OpenTunnel, TunnelOpen
 from freehold.protocol.spec import PeerSpec
 from freehold.runtime.containers import ContainerRuntime
@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 OPEN_TIMEOUT_MS = 3_000
 TRIES = 3
+MAX_PEERS = 64
+MAX_LISTENERS = 256  # for one container
+MAX_CONNECTIONS = 128  # a deployment's containers may have at a time: the agent's descriptors are everybody's
 
 
 class Tunnels:
@@ -38,10 +41,17 @@ class Tunnels:
         self._wanted: dict[bytes, tuple[str, list[PeerSpec]]] = {}
         self._servers: dict[tuple[str, str, int], asyncio.Server] = {}
         self._turn = itertools.count()
+        self._open_connections: dict[str, int] = {}  # by deployment
         self._lock = asyncio.Lock()
 
     async def open(self, lease_id: bytes, deployment: str, peers: list[PeerSpec]) -> list[tuple[str, str]]:
-        """Listen for the services that a lease's container names; returns its lines of /etc/hosts."""
+        """Listen for the services that a lease's container names; returns its lines of /etc/hosts.
+
+        Raises:
+            RefusedError: it names more services or ports than a container may.
+        """
+        if len(peers) > MAX_PEERS or sum(len(peer.ports) for peer in peers) > MAX_LISTENERS:
+            raise RefusedError("the spec names too many services or ports", code="too_many")
         async with self._lock:
             self._wanted[lease_id] = (deployment, peers)
             await self._converge(deployment)
@@ -78,11 +88,20 @@ class Tunnels:
             await asyncio.to_thread(self._runtime.networks.set_grants, deployment, grants)
         for key in sorted(keys - self._servers.keys()):
             _, name, port = key
-            self._servers[key] = await self._listen(addresses[name], port, services[name][0])
+            self._servers[key] = await self._listen(deployment, addresses[name], port, services[name][0])
 
-    async def _listen(self, address: str, port: int, leases: list[bytes]) -> asyncio.Server:
+    async def _listen(self, deployment: str, address: str, port: int, leases: list[bytes]) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._carry(reader, writer, port, leases)
+            if self._open_connections.get(deployment, 0) >= MAX_CONNECTIONS:
+                writer.transport.abort()
+                return
+            self._open_connections[deployment] = self._open_connections.get(deployment, 0) + 1
+            try:
+                await self._carry(reader, writer, port, leases)
+            finally:
+                self._open_connections[deployment] -= 1
+                if not self._open_connections[deployment]:
+                    del self._open_connections[deployment]
 
         return await asyncio.start_server(connected, address, port)
 

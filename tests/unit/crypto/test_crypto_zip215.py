@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.crypto.ed25519 import PrivateKey, verify_strict
-from freehold.crypto.zip215 import L, P, verify
+from freehold.crypto.edwards25519 import L, P
+from freehold.crypto.zip215 import verify
 
 D = -121665 * pow(121666, -1, P) % P
 Point = tuple[int, int]

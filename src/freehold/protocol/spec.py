@@ -13,6 +13,7 @@ from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
 
 SPEC_VERSION = 1
 SALT_BYTES = 32
+MAX_STOP_GRACE_MS = 300_000
 
 
 class VolumeSpec(Record):
@@ -187,7 +188,7 @@ def open_spec(
 
 
 def require_fit(spec: ServiceSpec, disk_mib: int) -> None:
-    """Check that a spec asks for no more disk than its lease pays for; memory and CPU are limited by the lease itself.
+    """Check that a spec asks for no more disk than its lease pays for, and ends soon after it; the lease limits more.
 
     Raises:
         RemoteProtocolError: it asks for more.
@@ -196,6 +197,11 @@ def require_fit(spec: ServiceSpec, disk_mib: int) -> None:
     if wanted > disk_mib or spec.scratch_mib < 0 or any(volume.size_mib < 0 for volume in spec.volumes):
         raise RemoteProtocolError(
             f"the spec asks for {wanted} MiB of disk, its lease has {disk_mib}", code="spec_exceeds_lease"
+        )
+    if not 0 <= spec.stop_grace_ms <= MAX_STOP_GRACE_MS:  # unpaid: the lease is over by then
+        raise RemoteProtocolError(
+            f"the spec asks for {spec.stop_grace_ms} ms to end, at most {MAX_STOP_GRACE_MS} are given",
+            code="spec_exceeds_lease",
         )
 
 

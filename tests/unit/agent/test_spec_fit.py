@@ -49,3 +49,9 @@ def test_what_is_paid_for_fits() -> None:
 def test_more_is_refused(spec: ServiceSpec) -> None:
     with pytest.raises(RemoteProtocolError, match="disk"):
         require_fit(spec, 1_279)
+
+
+@pytest.mark.parametrize("grace_ms", [-1, 300_001, 1 << 62])
+def test_a_container_does_not_outlive_its_lease_by_long(grace_ms: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="to end"):
+        require_fit(replace(SPEC, stop_grace_ms=grace_ms), 1_280)

@@ -28,7 +28,7 @@ test: system
 	@.venv/bin/python -m pytest -m "not long"
 
 test-long: system
-	@HYPOTHESIS_PROFILE=big .venv/bin/python -m pytest --timeout 3600
+	@HYPOTHESIS_PROFILE=ci .venv/bin/python -m pytest --timeout 3600
 
 check: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/deptry src && .venv/bin/vulture

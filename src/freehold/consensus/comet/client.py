@@ -1,0 +1,201 @@
+"""The engine's own RPC, over the unix socket in the home: JSON-RPC 2.0, the few calls that are needed.
+
+What it says is as trusted as the child process is; who trusts nobody verifies light blocks.
+Source: CometBFT v0.38.25 rpc/core, rpc/jsonrpc.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx2
+import msgspec
+
+from freehold.base.errors import FreeholdError, RemoteProtocolError, UnreachableError
+from freehold.light.genesis import TrustedGenesis, parse_time
+from freehold.light.types import (
+    BlockID,
+    BlockIDFlag,
+    Commit,
+    CommitSig,
+    Header,
+    LightBlock,
+    PartSetHeader,
+    SignedHeader,
+    Version,
+)
+
+TIMEOUT_S: Final = 10.0
+MAX_ANSWER_BYTES: Final = 16 << 20
+
+
+class RpcError(FreeholdError):
+    """The engine refused a call; `code` is `rpc_refused`, the message its own."""
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """Where the engine stands: its newest block, whether it still fetches old ones, how many peers it has."""
+
+    height: int
+    app_hash: bytes
+    catching_up: bool
+    peers: int
+
+
+class FoundTx(msgspec.Struct, frozen=True):
+    """Where a transaction stands and what it did."""
+
+    height: int
+    index: int
+    code: int
+    data: bytes
+
+
+class CometClient:
+    """Calls one engine; used from one event loop."""
+
+    def __init__(self, socket: Path) -> None:
+        self._http = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(uds=str(socket)), base_url="http://engine", timeout=TIMEOUT_S
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def status(self) -> EngineStatus:
+        """Ask where the engine stands."""
+        sync = (await self._call("status"))["sync_info"]
+        peers = int((await self._call("net_info"))["n_peers"])
+        return EngineStatus(
+            int(sync["latest_block_height"]), bytes.fromhex(sync["latest_app_hash"]), bool(sync["catching_up"]), peers
+        )
+
+    async def submit(self, tx: bytes) -> tuple[int, str]:
+        """Offer a transaction.
+
+        Returns:
+            The application's code and text.
+
+        Raises:
+            RpcError: the engine refused it itself: it waits already, is too long, or there is no room.
+        """
+        answer = await self._call("broadcast_tx_sync", tx=base64.b64encode(tx).decode())
+        return int(answer["code"]), str(answer["log"])
+
+    async def find_tx(self, tx_hash: bytes) -> FoundTx | None:
+        """Look a transaction up by its SHA-256; None when it is in no block that is indexed."""
+        try:
+            answer = await self._call("tx", hash=base64.b64encode(tx_hash).decode(), prove=False)
+        except RpcError as error:
+            if "not found" in error.message:
+                return None
+            raise
+        result = answer["tx_result"]
+        return FoundTx(
+            int(answer["height"]), int(answer["index"]), int(result["code"]), _base64(result.get("data") or "")
+        )
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many transactions wait, and how large they are."""
+        answer = await self._call("num_unconfirmed_txs")
+        return int(answer["total"]), int(answer["total_bytes"])
+
+    async def light_block(self, height: int, genesis: TrustedGenesis) -> LightBlock:
+        """Get the light block of a height; its validators are those of genesis, which do not change in rule-set 1.
+
+        Raises:
+            RpcError: that block is not kept any more, or not made yet.
+        """
+        answer = await self._call("commit", height=str(height))
+        try:
+            signed = SignedHeader(
+                _header(answer["signed_header"]["header"]), _commit(answer["signed_header"]["commit"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _malformed("commit", error) from None
+        return LightBlock(signed, genesis.validators)
+
+    async def _call(self, method: str, **params: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        try:
+            response = await self._http.post("/", json=body)
+            data = response.content
+        except (httpx2.HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"the engine does not answer: {type(error).__name__} {error}",
+                code="engine_unreachable",
+                hint="start it with `freehold ledger run`, or read engine/engine.log",
+            ) from None
+        if len(data) > MAX_ANSWER_BYTES:
+            raise _malformed(method, "too long")
+        try:
+            answer = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise _malformed(method, error) from None
+        if answer.get("error"):
+            refused = answer["error"]
+            raise RpcError(f"{refused.get('message')}: {refused.get('data')}", code="rpc_refused")
+        return answer.get("result")
+
+
+def _header(value: dict[str, Any]) -> Header:
+    return Header(
+        version=Version(int(value["version"]["block"]), int(value["version"].get("app", 0))),
+        chain_id=value["chain_id"],
+        height=int(value["height"]),
+        time=parse_time(value["time"]),
+        last_block_id=_block_id(value["last_block_id"]),
+        last_commit_hash=bytes.fromhex(value["last_commit_hash"]),
+        data_hash=bytes.fromhex(value["data_hash"]),
+        validators_hash=bytes.fromhex(value["validators_hash"]),
+        next_validators_hash=bytes.fromhex(value["next_validators_hash"]),
+        consensus_hash=bytes.fromhex(value["consensus_hash"]),
+        app_hash=bytes.fromhex(value["app_hash"]),
+        last_results_hash=bytes.fromhex(value["last_results_hash"]),
+        evidence_hash=bytes.fromhex(value["evidence_hash"]),
+        proposer_address=bytes.fromhex(value["proposer_address"]),
+    )
+
+
+def _commit(value: dict[str, Any]) -> Commit:
+    return Commit(
+        int(value["height"]),
+        int(value["round"]),
+        _block_id(value["block_id"]),
+        tuple(_commit_sig(entry) for entry in value["signatures"]),
+    )
+
+
+def _commit_sig(value: dict[str, Any]) -> CommitSig:
+    if int(value["block_id_flag"]) == BlockIDFlag.ABSENT:
+        return CommitSig()
+    return CommitSig(
+        int(value["block_id_flag"]),
+        bytes.fromhex(value["validator_address"]),
+        parse_time(value["timestamp"]),
+        _base64(value["signature"] or ""),
+    )
+
+
+def _block_id(value: dict[str, Any]) -> BlockID:
+    parts = value["parts"]
+    return BlockID(bytes.fromhex(value["hash"]), PartSetHeader(int(parts["total"]), bytes.fromhex(parts["hash"])))
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise _malformed("base64", error) from None
+
+
+def _malformed(what: str, why: object) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the engine's answer to {what} is malformed: {why}", code="bad_engine_answer")

@@ -1,0 +1,76 @@
+"""A new chain of several operators, from their public cards alone, and each operator's settings for it."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from freehold.base.errors import InvalidInputError
+from freehold.consensus.comet.operators import Card, OperatorHome, Settings
+from freehold.consensus.storage import write_file
+from freehold.light.genesis import TrustedGenesis, genesis_document, parse_genesis
+from freehold.light.types import Timestamp
+
+POWER: Final = 10  # of each validator of a new chain
+
+
+def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], *, time_ms: int | None = None) -> bytes:
+    """Write the genesis document of a new chain.
+
+    Args:
+        cards: of all its validators.
+        chain_id: 1 to 50 bytes.
+        app_state: the ledger's beginning.
+        time_ms: of the beginning; now when None.
+
+    Raises:
+        InvalidInputError: a validator, name or address stands twice, or the document would not be read back.
+    """
+    for what, values in (
+        ("validator", [card.validator for card in cards]),
+        ("name", [card.name for card in cards]),
+        ("address", [card.address for card in cards]),
+    ):
+        if len(set(values)) != len(values):
+            raise InvalidInputError(
+                f"a {what} stands twice among the operators",
+                code="repeated_operator",
+                hint="give each operator's card once, each made with a key, name and address of its own",
+            )
+    now = time.time_ns() // 1_000_000 if time_ms is None else time_ms
+    return genesis_document(
+        chain_id=chain_id,
+        genesis_time=Timestamp.from_ms(now),
+        validators=[(card.validator_key, POWER, card.name) for card in sorted(cards, key=lambda card: card.validator)],
+        app_state=app_state,
+    )
+
+
+def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card]) -> TrustedGenesis:
+    """Put genesis and settings into a home.
+
+    Args:
+        home: with its keys.
+        genesis: the document.
+        cards: of the other operators; its own may be among them.
+
+    Raises:
+        InvalidInputError: genesis does not name this home's validator, or the home has another one.
+        StorageError: a file cannot be written.
+    """
+    own, document = home.card(), parse_genesis(genesis)
+    if own.validator_key not in {member.pub_key.ed25519 for member in document.validators.validators}:
+        raise InvalidInputError(
+            f"genesis of {document.chain_id} does not name validator {own.validator[:16]}",
+            code="not_a_validator",
+            hint="send operator.json to whoever makes genesis, and take the new document",
+        )
+    if home.genesis_path.exists() and home.genesis_path.read_bytes() != genesis:
+        raise InvalidInputError(
+            f"{home.folder} belongs to another genesis",
+            code="other_genesis",
+            hint="nothing was changed; use another folder for another chain",
+        )
+    write_file(home.genesis_path, genesis)
+    peers = [f"{card.peer}@{card.address}" for card in cards if card.peer != own.peer]
+    home.save_settings(Settings(own.name, own.address, peers))
+    return document

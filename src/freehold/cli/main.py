@@ -24,6 +24,7 @@ Every command takes `--json`: one JSON document on stdout, everything else on st
 COMMANDS = {
     "wallet": "freehold.cli.wallet:app",
     "grid": "freehold.cli.grid:app",
+    "ledger": "freehold.cli.ledger:app",
     "status": "freehold.cli.status:status",
     "node": "freehold.cli.node:app",
     "image": "freehold.cli.image:app",

@@ -251,6 +251,7 @@ _ENCODERS: dict[Kind, Callable[[bytearray, Field, Any], None]] = {
 
 # --- decoding -------------------------------------------------------------------------------------------------------
 
+_NESTED = (Kind.MESSAGE, Kind.OPTIONAL, Kind.REPEATED)
 _WIRE_TYPES = {kind: _VARINT if kind <= Kind.BOOL else _LENGTH for kind in Kind} | {Kind.SFIXED64: _FIXED64}
 
 
@@ -268,7 +269,12 @@ def _decode(kind: type[M], data: bytes, offset: int, end: int) -> M:
     values: dict[str, Any] = {}
     last = 0
     while offset < end:
-        tag, offset = decode_varint(data, offset, end)
+        # `decode_varint` of one byte, written out here and below: nearly all tags and lengths are of one
+        tag = data[offset]
+        if tag < 0x80:
+            offset += 1
+        else:
+            tag, offset = decode_varint(data, offset, end)
         row = table.get(tag)
         if row is None:
             if kind.SKIPS_UNKNOWN and not _has_number(kind, tag >> 3):
@@ -280,7 +286,11 @@ def _decode(kind: type[M], data: bytes, offset: int, end: int) -> M:
             raise CodecError(f"{kind.__name__}.{field.name} is repeated or out of order", code="not_canonical")
         last = tag
         if tag & 7 == _LENGTH:
-            length, offset = decode_varint(data, offset, end)
+            length = data[offset] if offset < end else 0x80
+            if length < 0x80:
+                offset += 1
+            else:
+                length, offset = decode_varint(data, offset, end)
             if length > end - offset:
                 raise CodecError(f"{kind.__name__}.{field.name} is cut short", code="undecodable")
             value = _read_delimited(kind, field, data, offset, offset + length)
@@ -340,7 +350,7 @@ def _ranged(kind: type[Message], field: Field, value: int) -> int:
 
 def _read_delimited(kind: type[Message], field: Field, data: bytes, start: int, end: int) -> Any:
     shape = field.kind
-    if shape in (Kind.MESSAGE, Kind.OPTIONAL, Kind.REPEATED):
+    if shape in _NESTED:
         if field.message is None:
             raise CodecError(f"{kind.__name__}.{field.name} has no type", code="undecodable")
         return _decode(field.message, data, start, end)
@@ -381,17 +391,21 @@ _ABSENT: dict[Kind, Any] = {
 }
 
 
+@cache
+def _absent(kind: type[Message]) -> dict[str, Any]:
+    """What the fields of a message are when they are not written."""
+    return {field.name: _ABSENT[field.kind] for field in kind.FIELDS if field.kind in _ABSENT}
+
+
 def _build(kind: type[M], values: dict[str, Any]) -> M:
     """Make the message; a field that was not written has protobuf's default, whatever the struct's own default is."""
-    complete = {}
-    for field in kind.FIELDS:
-        if field.name in values:
-            value = values[field.name]
-            complete[field.name] = tuple(value) if type(value) is list else value
-        elif field.kind in _ABSENT:
-            complete[field.name] = _ABSENT[field.kind]
-        else:
-            raise CodecError(f"{kind.__name__}.{field.name} is missing", code="not_canonical")
+    complete = _absent(kind) | values
+    if len(complete) < len(kind.FIELDS):
+        missing = next(field.name for field in kind.FIELDS if field.name not in complete)
+        raise CodecError(f"{kind.__name__}.{missing} is missing", code="not_canonical")
+    for name, value in values.items():
+        if type(value) is list:
+            complete[name] = tuple(value)
     message = kind(**complete)
     message.validate()
     return message

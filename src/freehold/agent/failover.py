@@ -206,10 +206,11 @@ class Failover:
             log.warning("verdict_refused", challenge=challenge.hex()[:16], code=error.code)
 
     async def _serves(self, target: bytes, record: ChallengeRecord) -> bool:
+        await self.chain.any_node(target)  # our own trouble with the ledger is not the node's: no verdict then
         self.peers.pool.drop(target, "verdict")
         try:
             async with asyncio.timeout(2 * self.chain.preset.probe_timeout_ms / 1000):
-                await self.witness.probe(target, record.epoch)
+                await self.witness.identify(target, record.epoch)
         except (UnreachableError, TimeoutError):
             return False
         except FreeholdError as error:

@@ -19,6 +19,7 @@ from freehold.agent.probing import speak
 from freehold.base.errors import FreeholdError, RefusedError
 from freehold.crypto.entropy import random_below, random_bytes
 from freehold.ledger.keys import lease_key, node_key, node_lease_key
+from freehold.ledger.leases import is_running
 from freehold.ledger.records import Lease, Node, NodeLease
 from freehold.ledger.schedule import epoch_end_ms
 from freehold.ledger.transactions import ProbeKind
@@ -133,8 +134,7 @@ class Witness:
     async def _probe_at(self, at_ms: int, epoch: int, slot: int, target: bytes) -> None:
         await asyncio.sleep(max(0, at_ms - wall_ms()) / 1000)
         try:
-            async with asyncio.timeout(2 * self._chain.preset.probe_timeout_ms / 1000):
-                seen, lease_slots = await self.probe(target, epoch)
+            seen, lease_slots = await self.probe(target, epoch)
         except (FreeholdError, TimeoutError) as error:
             log.info("probe_failed", epoch=epoch, slot=slot, error=str(error))
             return
@@ -150,6 +150,29 @@ class Witness:
 
         Raises:
             FreeholdError: not reached, or the answer is not its own.
+            TimeoutError: no answer in time.
+        """
+        limit_s = 2 * self._chain.preset.probe_timeout_ms / 1000
+        async with asyncio.timeout(limit_s):
+            answer = await self.identify(target, epoch)
+        try:
+            async with asyncio.timeout(limit_s):
+                sampled = await self._sample(target, answer.nonce)
+        except (FreeholdError, TimeoutError) as error:  # our own trouble with the ledger is not the node's
+            log.info("nothing_sampled", epoch=epoch, error=str(error))
+            sampled = []
+        results = await asyncio.gather(*(self._probe_workload(target, lease_id, lease) for lease_id, lease in sampled))
+        lease_slots = {
+            lease_id: member.slot for lease_id, lease in sampled for member in lease.members if member.node == target
+        }
+        return ProbeSeen(self._chain.header_ms, answer, list(results)), lease_slots
+
+    async def identify(self, target: bytes, epoch: int) -> IdentityAnswer:
+        """Ask a node for its key and its view of the chain.
+
+        Raises:
+            UnreachableError: not reached.
+            RefusedError: the answer is not its own (`bad_signature`), or its view is old (`stale_view`).
         """
         timeout_ms = self._chain.preset.probe_timeout_ms
         question = IdentityQuestion(epoch, random_bytes(NONCE_BYTES))
@@ -157,15 +180,10 @@ class Witness:
         if not is_identity_answer(self._chain.ledger.chain_id, answer, target, self._chain.node_id, question):
             raise RefusedError("the answer is not signed by the node for this question", code="bad_signature")
         self._require_fresh(answer)
-        sampled = await self._sample(target, question.nonce)
-        results = await asyncio.gather(*(self._probe_workload(target, lease_id, lease) for lease_id, lease in sampled))
-        lease_slots = {
-            lease_id: member.slot for lease_id, lease in sampled for member in lease.members if member.node == target
-        }
-        return ProbeSeen(self._chain.header_ms, answer, list(results)), lease_slots
+        return answer
 
     async def _sample(self, target: bytes, nonce: bytes) -> list[tuple[bytes, Lease]]:
-        """Leases with a probe whose term in force the target holds, read with proofs."""
+        """Running leases with a probe whose term in force the target holds, read with proofs."""
         ledger, key = self._chain.ledger, node_key(target)
         node = (await ledger.read([key])).get(key, Node)
         slots = rank_slots(set_bits(node.lease_slots), nonce)[:MAX_LOOKED_UP] if node else []
@@ -175,11 +193,13 @@ class Witness:
         entries = await ledger.read(keys)
         ids = [entry.lease for key in keys if (entry := entries.get(key, NodeLease))]
         found = await ledger.read([lease_key(id_) for id_ in ids])
-        held = []
+        held, totals = [], self._chain.totals
         for id_ in ids:
             lease = found.get(lease_key(id_), Lease)
-            if lease is None or lease.probe.kind == ProbeKind.NONE or lease.closed_ms:
+            if lease is None or totals is None or lease.probe.kind == ProbeKind.NONE:
                 continue
+            if not is_running(lease, self._chain.header_ms, totals.void_ms):
+                continue  # it has ended, so it is silent; its slot may soon be another's
             holder = holder_of(lease, self._chain.header_ms)
             if holder is not None and holder[0] == target:
                 held.append((id_, lease))

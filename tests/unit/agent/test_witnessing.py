@@ -41,6 +41,23 @@ def test_nothing_is_said_of_a_node_that_did_not_pass() -> None:
     assert duties(probe(web=False)).failed(MINIMAL) == []
 
 
+def test_one_lease_on_two_nodes_is_told_of_each_where_it_was() -> None:
+    made = Duties(3, b"w" * 32)
+    for target, lease_slot in ((7, 4), (8, 9)):  # it moved within the epoch
+        made.invite(target)
+        for _ in range(2):
+            made.record(target, probe(db=False), {DB: lease_slot})
+    assert made.failed(MINIMAL) == [(7, 4), (8, 9)]
+
+
+def test_a_lease_slot_with_two_silent_services_is_told_once() -> None:
+    made = Duties(3, b"w" * 32)
+    made.invite(7)
+    made.record(7, probe(web=False), {WEB: 4})
+    made.record(7, probe(db=False), {DB: 4})
+    assert made.failed(MINIMAL) == [(7, 4)]  # twice would not be sorted: the whole report would be refused
+
+
 def test_nobody_records_what_was_not_taken_on() -> None:
     made = Duties(3, b"w" * 32)
     made.record(9, probe(web=True), {WEB: 0})

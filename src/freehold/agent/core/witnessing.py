@@ -23,7 +23,7 @@ class Duties:
     epoch: int
     witness: bytes
     seen: dict[int, list[ProbeSeen]] = field(default_factory=dict)
-    lease_slots: dict[bytes, int] = field(default_factory=dict)
+    lease_slots: dict[tuple[int, bytes], int] = field(default_factory=dict)  # by target and lease
 
     def invite(self, target_slot: int) -> bool:
         """Take on a target; False when there are too many already."""
@@ -36,7 +36,7 @@ class Duties:
         """Keep a probe that the node answered; `lease_slots` says where on it the sampled leases are."""
         if target_slot in self.seen:
             self.seen[target_slot].append(probe)
-            self.lease_slots.update(lease_slots)
+            self.lease_slots.update({(target_slot, lease): at for lease, at in lease_slots.items()})
 
     def passed(self, preset: Preset) -> list[DutyLeaf]:
         """Leaves of the targets whose duty passed, by slot: the node answered often enough."""
@@ -48,13 +48,13 @@ class Duties:
 
     def failed(self, preset: Preset) -> list[tuple[int, int]]:
         """(slot, lease slot) of the services on those nodes that did not answer in most of the probes that asked."""
-        found = []
+        found = set()  # a lease slot may have passed from one silent service to another
         for leaf in self.passed(preset):
             looks: dict[bytes, list[bool]] = {}
             for workload in (workload for probe in leaf.probes for workload in probe.workloads):
                 looks.setdefault(workload.lease, []).append(workload.ok)
             mostly_silent = [lease for lease, oks in looks.items() if 2 * sum(oks) < len(oks)]
-            found += [(leaf.target_slot, self.lease_slots[lease]) for lease in mostly_silent]
+            found |= {(leaf.target_slot, self.lease_slots[leaf.target_slot, lease]) for lease in mostly_silent}
         return sorted(found)[:MAX_DUTY_FAILED]
 
 

@@ -171,7 +171,7 @@ def _examine(
         height = min(state.height, top)
         known = newest if height == top else None
         reached = (yield from bisect(common, height, bounds, now_ms, known))[-1]
-        if state.height > top or reached.hash != state.hash:
+        if reached.hash != state.hash:  # as they also do when the newest block is lower
             return find_divergence(common, primary, _block_of(reached))
         common = reached
     # The target's own block was seen to differ, and it is the last that is compared.

@@ -313,13 +313,13 @@ def _has_number(kind: type[Message], number: int) -> bool:
 
 def _skip(kind: type[Message], tag: int, data: bytes, offset: int, end: int) -> int:
     """Give the offset behind a field that is passed over."""
-    shape = tag & 7
+    shape, length = tag & 7, 0
     if shape == _VARINT:
-        return decode_varint(data, offset, end)[1]
-    if shape == _LENGTH:
+        _, offset = decode_varint(data, offset, end)
+    elif shape == _LENGTH:
         length, offset = decode_varint(data, offset, end)
     else:
-        length = _FIXED_BYTES.get(shape, end)
+        length = _FIXED_BYTES.get(shape, end + 1)
     if not tag >> 3 or length > end - offset:
         raise CodecError(f"{kind.__name__} has a field that cannot be passed over", code="undecodable")
     return offset + length

@@ -126,6 +126,9 @@ def test_a_primary_that_runs_ahead_in_height_but_not_in_time_is_found(primary_ta
     ahead = Bisection(primary[-1], primary_target, BOUNDS, now_at(20))
     ahead.feed(FORK.block(primary_target, time=Timestamp.from_ms(now_at(11))))
     whole = (*primary, *ahead.trace[1:])
+    equal = WitnessCheck(whole, BOUNDS, now_at(20))
+    equal.feed_newest(TRUE.block(15, time=whole[-1].time))
+    assert equal.wanted is not None or isinstance(equal.answer, Divergence)
     check = WitnessCheck(whole, BOUNDS, now_at(20))
     check.feed_newest(TRUE.block(15))
     while (height := check.wanted) is not None:

@@ -7,7 +7,7 @@ import pytest
 from light_history import BLOCK_MS, BOUNDS, History, genesis_state, key, make_set, now_at, pinned, sign
 
 from freehold.base.errors import FreeholdError, InvariantError, LocalProtocolError, NotVerifiedError
-from freehold.light.headers import make_validator, make_validator_set, validators_hash
+from freehold.light.headers import make_validator, make_validator_set, precommit_sign_bytes, validators_hash
 from freehold.light.skipping import (
     NotEnoughTrustError,
     TrustBounds,
@@ -17,7 +17,7 @@ from freehold.light.skipping import (
     verify_hop,
     verify_non_adjacent,
 )
-from freehold.light.types import LightBlock, SignedHeader, Timestamp, ValidatorSet, Version
+from freehold.light.types import BlockIDFlag, LightBlock, SignedHeader, Timestamp, ValidatorSet, Version
 from freehold.light.verify import Refusal, Signers
 
 replace = msgspec.structs.replace
@@ -191,6 +191,20 @@ def test_a_validator_counts_once() -> None:
     refused(Refusal.WRONG_SIGNER, lambda: hop(with_entries(block, {0: 1, 1: 0})))
     short = replace(block.signed_header.commit, signatures=block.signed_header.commit.signatures[:3])
     refused(Refusal.WRONG_COMMIT, lambda: hop(LightBlock(SignedHeader(block.header, short), block.validator_set)))
+
+
+def test_votes_for_nil_do_not_vouch() -> None:
+    """The old 0 and 1 say nil, so that nobody who is trusted signed the block."""
+    block = CHAIN.block(9)
+    entries = list(block.signed_header.commit.signatures)
+    old = {make_validator(key(number).public, 10).address: key(number) for number in (0, 1)}
+    for index, entry in enumerate(entries):
+        if entry.validator_address in old:
+            message = precommit_sign_bytes(CHAIN.chain_id, 9, 0, None, entry.timestamp)
+            signature = old[entry.validator_address].sign(message)
+            entries[index] = replace(entry, block_id_flag=BlockIDFlag.NIL, signature=signature)
+    commit = replace(block.signed_header.commit, signatures=tuple(entries))
+    refused(Refusal.NOT_ENOUGH_TRUST, lambda: hop(LightBlock(SignedHeader(block.header, commit), block.validator_set)))
 
 
 def test_signatures_are_verified_on_every_hop() -> None:

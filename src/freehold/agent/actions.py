@@ -171,6 +171,8 @@ class Actions:
     async def _peer_ready(self, peer: PeerSpec) -> bool:
         """Whether a service that this one depends on has started, or is healthy, by its node's word."""
         lease = await self._services.chain.any_lease(peer.leases[0])
+        if lease is not None and lease.deployment != self._lease.deployment:
+            raise RefusedError("the spec waits for a service of another deployment", code="not_allowed")
         held = holder_of(lease, self._services.chain.header_ms) if lease else None
         if held is None:
             return False

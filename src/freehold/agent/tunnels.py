@@ -26,8 +26,6 @@ log = structlog.get_logger()
 
 OPEN_TIMEOUT_MS = 3_000
 TRIES = 3
-MAX_PEERS = 64
-MAX_LISTENERS = 256  # for one container
 MAX_CONNECTIONS = 128  # a deployment's containers may have at a time: the agent's descriptors are everybody's
 
 
@@ -47,11 +45,11 @@ class Tunnels:
     async def open(self, lease_id: bytes, deployment: str, peers: list[PeerSpec]) -> list[tuple[str, str]]:
         """Listen for the services that a lease's container names; returns its lines of /etc/hosts.
 
-        Raises:
-            RefusedError: it names more services or ports than a container may.
+        Args:
+            lease_id: of the container.
+            deployment: its id in hex; services of another one are not reached, whatever the peers say.
+            peers: of a checked spec, which bounds their number and ports.
         """
-        if len(peers) > MAX_PEERS or sum(len(peer.ports) for peer in peers) > MAX_LISTENERS:
-            raise RefusedError("the spec names too many services or ports", code="too_many")
         async with self._lock:
             self._wanted[lease_id] = (deployment, peers)
             await self._converge(deployment)
@@ -97,7 +95,7 @@ class Tunnels:
                 return
             self._open_connections[deployment] = self._open_connections.get(deployment, 0) + 1
             try:
-                await self._carry(reader, writer, port, leases)
+                await self._carry(reader, writer, deployment, port, leases)
             finally:
                 self._open_connections[deployment] -= 1
                 if not self._open_connections[deployment]:
@@ -106,47 +104,62 @@ class Tunnels:
         return await asyncio.start_server(connected, address, port)
 
     async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, leases: list[bytes]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        deployment: str,
+        port: int,
+        leases: list[bytes],
     ) -> None:
         try:
-            await self._connect(reader, writer, port, leases)
+            await self._connect(reader, writer, deployment, port, leases)
         except (FreeholdError, OSError) as error:
             log.info("tunnel_failed", port=port, error=str(error))
             writer.transport.abort()
 
     async def _connect(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, leases: list[bytes]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        deployment: str,
+        port: int,
+        leases: list[bytes],
     ) -> None:
         lease_id = leases[next(self._turn) % len(leases)]
         for attempt in range(TRIES):
             try:
-                local = await self._local(lease_id, port)
+                local = await self._local(deployment, lease_id, port)
                 if local is not None:
                     await join(reader, writer, *local)
                     return
-                await splice(await self._open_remote(lease_id, port), reader, writer)
+                await splice(await self._open_remote(deployment, lease_id, port), reader, writer)
                 return
-            except (FreeholdError, OSError):
-                if attempt == TRIES - 1:
+            except (FreeholdError, OSError) as error:
+                if attempt == TRIES - 1 or getattr(error, "code", "") == "not_allowed":
                     raise
                 await asyncio.sleep(self._chain.preset.poll_ms / 1000)
 
-    async def _holder(self, lease_id: bytes) -> tuple[bytes, int]:
+    async def _holder(self, deployment: str, lease_id: bytes) -> tuple[bytes, int]:
         lease = await self._chain.any_lease(lease_id)
+        if lease is not None and lease.deployment.hex() != deployment:
+            # A tenant's spec may name any lease; its containers reach those of its own deployment alone.
+            raise RefusedError("the service is of another deployment", code="not_allowed")
         held = holder_of(lease, self._chain.header_ms) if lease else None
         if held is None:
             raise UnreachableError("nobody holds the service's lease at the moment", code="no_holder")
         return held
 
-    async def _local(self, lease_id: bytes, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def _local(
+        self, deployment: str, lease_id: bytes, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to a container on this node, when it is the holder."""
-        node, _ = await self._holder(lease_id)
+        node, _ = await self._holder(deployment, lease_id)
         if node != self._chain.node_id:
             return None
         return await connect_container(self._runtime, lease_id, port)
 
-    async def _open_remote(self, lease_id: bytes, port: int) -> StreamPort:
-        node, term = await self._holder(lease_id)
+    async def _open_remote(self, deployment: str, lease_id: bytes, port: int) -> StreamPort:
+        node, term = await self._holder(deployment, lease_id)
         _, stream = await self._peers.splice(
             node, "tunnel.open", OpenTunnel(lease_id, term, port), TunnelOpen, timeout_ms=OPEN_TIMEOUT_MS
         )

@@ -6,7 +6,8 @@ chain id, lease and member inside match, and the hash of (salt, spec) is the lea
 
 from freehold.base.codec import Record, decode, encode
 from freehold.base.errors import RemoteProtocolError
-from freehold.base.limits import ID_BYTES, MAX_SPEC_BYTES
+from freehold.base.ids import is_name
+from freehold.base.limits import ID_BYTES, MAX_LEASES_PER_DEPLOYMENT, MAX_SPEC_BYTES
 from freehold.crypto.box import BoxKey, seal
 from freehold.crypto.ed25519 import PrivateKey, verify_strict
 from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
@@ -14,6 +15,10 @@ from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
 SPEC_VERSION = 1
 SALT_BYTES = 32
 MAX_STOP_GRACE_MS = 300_000
+MAX_PEERS = 64
+MAX_PEER_PORTS = 256  # of all services together
+CONDITIONS = ("", "started", "healthy")
+RESTART_POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
 
 class VolumeSpec(Record):
@@ -184,7 +189,31 @@ def open_spec(
     spec = decode(content.spec, ServiceSpec, max_bytes=MAX_SPEC_BYTES)
     if spec.version != SPEC_VERSION:
         raise RemoteProtocolError(f"spec version {spec.version} is not known", code="unknown_version")
+    check_spec(spec)
     return spec
+
+
+def check_spec(spec: ServiceSpec) -> None:
+    """Check the parts of a spec on which the agent itself acts; what goes to the container, its runtime checks.
+
+    Raises:
+        RemoteProtocolError: one is out of its bounds.
+    """
+    ports = [port for peer in spec.peers for port in peer.ports]
+    problems = {
+        "services": len(spec.peers) > MAX_PEERS or len({peer.service for peer in spec.peers}) != len(spec.peers),
+        "a service's name": not all(is_name(peer.service) for peer in spec.peers),
+        "a service's leases": not all(
+            0 < len(peer.leases) <= MAX_LEASES_PER_DEPLOYMENT and all(len(lease) == ID_BYTES for lease in peer.leases)
+            for peer in spec.peers
+        ),
+        "a service's ports": len(ports) > MAX_PEER_PORTS or not all(0 < port < 65_536 for port in ports),
+        "a condition": not all(peer.condition in CONDITIONS for peer in spec.peers),
+        "the restart policy": spec.restart.policy not in RESTART_POLICIES or spec.restart.attempts < 0,
+    }
+    bad = [what for what, is_bad in problems.items() if is_bad]
+    if bad:
+        raise RemoteProtocolError(f"the spec has {' and '.join(bad)} out of bounds", code="bad_spec")
 
 
 def require_fit(spec: ServiceSpec, disk_mib: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from freehold.base.errors import RemoteProtocolError
-from freehold.protocol.spec import SPEC_VERSION, RestartSpec, ServiceSpec, VolumeSpec, require_fit
+from freehold.protocol.spec import SPEC_VERSION, PeerSpec, RestartSpec, ServiceSpec, VolumeSpec, check_spec, require_fit
 
 SPEC = ServiceSpec(
     version=SPEC_VERSION,
@@ -55,3 +55,31 @@ def test_more_is_refused(spec: ServiceSpec) -> None:
 def test_a_container_does_not_outlive_its_lease_by_long(grace_ms: int) -> None:
     with pytest.raises(RemoteProtocolError, match="to end"):
         require_fit(replace(SPEC, stop_grace_ms=grace_ms), 1_280)
+
+
+DB = PeerSpec("db", [bytes(32)], [5432], "healthy")
+
+
+def test_services_with_leases_and_ports_are_accepted() -> None:
+    check_spec(replace(SPEC, peers=[DB]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"peers": [replace(DB, ports=[0])]},
+        {"peers": [replace(DB, ports=[65_536])]},
+        {"peers": [replace(DB, ports=list(range(1, 20_000)))]},
+        {"peers": [replace(DB, leases=[])]},
+        {"peers": [replace(DB, leases=[b"short"])]},
+        {"peers": [replace(DB, service="db\n127.0.0.1 bank.example")]},
+        {"peers": [replace(DB, condition="never")]},
+        {"peers": [DB, DB]},
+        {"peers": [replace(DB, service=f"s{number}") for number in range(65)]},
+        {"restart": RestartSpec("sometimes", 0)},
+        {"restart": RestartSpec("on-failure", -1)},
+    ],
+)
+def test_what_the_agent_acts_on_is_bounded(change: dict[str, object]) -> None:
+    with pytest.raises(RemoteProtocolError, match="out of bounds"):
+        check_spec(replace(SPEC, **change))

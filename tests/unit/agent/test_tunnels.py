@@ -1,6 +1,7 @@
-"""One tenant's containers do not use up the agent's connections."""
+"""Whom containers reach through the agent, and how much of it one tenant takes."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from freehold.agent import tunnels
 from freehold.agent.tunnels import MAX_CONNECTIONS, Tunnels
 from freehold.base.errors import RefusedError
-from freehold.protocol.spec import PeerSpec
+from freehold.base.presets import MINIMAL
+from freehold.ledger.records import Term
 
 
 async def _drive() -> tuple[int, int, int]:
@@ -16,7 +18,7 @@ async def _drive() -> tuple[int, int, int]:
     carrier = Tunnels(nothing, nothing, nothing)
     release, held = asyncio.Event(), 0
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, leases: list[bytes]) -> None:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *_: object) -> None:
         nonlocal held
         held += 1
         await release.wait()
@@ -49,8 +51,30 @@ def test_a_deployment_has_only_so_many_connections_at_a_time() -> None:
     assert asyncio.run(_drive()) == (MAX_CONNECTIONS, 5, 0)
 
 
-def test_a_spec_with_thousands_of_ports_is_refused() -> None:
-    nothing: Any = None
-    peers = [PeerSpec("db", [bytes(32)], list(range(1, 20_000)), "")]
-    with pytest.raises(RefusedError, match="too many"):
-        asyncio.run(Tunnels(nothing, nothing, nothing).open(bytes(32), "deployment", peers))
+ME, OTHER_NODE = bytes([1]) * 32, bytes([2]) * 32
+MINE, THEIRS = bytes([3]) * 32, bytes([4]) * 32
+
+
+@pytest.mark.parametrize("holder", [ME, OTHER_NODE])
+def test_a_spec_that_names_another_tenants_lease_reaches_nothing(
+    holder: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node holds both tenants' leases: to the other's nodes it is a sibling, and its own containers are at hand."""
+    reached: list[object] = []
+
+    async def any_lease(_: bytes) -> object:
+        member = SimpleNamespace(node=holder)
+        return SimpleNamespace(deployment=THEIRS, members=[member], terms=[Term(0, 0, 0)])
+
+    async def open_anything(*call: object, **_: object) -> object:
+        reached.append(call)
+        raise RefusedError("it would have been reached", code="reached")
+
+    chain: Any = SimpleNamespace(any_lease=any_lease, header_ms=1, node_id=ME, preset=MINIMAL)
+    peers: Any = SimpleNamespace(splice=open_anything)
+    runtime: Any = None
+    monkeypatch.setattr(tunnels, "connect_container", open_anything)
+    pipes: Any = None
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(Tunnels(chain, peers, runtime)._connect(pipes, pipes, MINE.hex(), 5432, [bytes(32)]))
+    assert (caught.value.code, reached) == ("not_allowed", [])

@@ -33,6 +33,7 @@ from freehold.transport.rpc import ALPN, Heartbeat, Pool, PoolLimits, Server
 log = structlog.get_logger()
 
 HOUSEKEEPING_S = 60.0
+SILENCE_MS = 1_500  # a connection on which nothing answers for so long is made anew; suspicion has its own time
 UNUSED_S = 600.0  # an image that no known lease names stays this long
 
 PollWork = Callable[[], Awaitable[None]]
@@ -62,7 +63,7 @@ class Agent:
         for container in await runtime.adopt():
             self._found[bytes.fromhex(container.id)] = container
         endpoint = await Endpoint.create(home.seed, [home.settings.listen], [ALPN])
-        pool = Pool(endpoint, PoolLimits(suspect_ms=self.preset.suspect_ms))
+        pool = Pool(endpoint, PoolLimits(suspect_ms=min(self.preset.suspect_ms, SILENCE_MS)))
         ledger = LedgerClient(home.settings.ledger, home.genesis, timeout_s=self.preset.fence_ms / 2000)
         try:
             await self._serve(runtime, endpoint, pool, ledger)

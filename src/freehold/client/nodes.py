@@ -12,6 +12,7 @@ from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.rpc import Peer, Pool, PoolLimits
 
 ANY_ADDRESS = "0.0.0.0:0"
+SILENCE_MS = 1_000  # a node that answers nothing for so long is dialled anew: it may have restarted
 
 
 class NodeClient:
@@ -26,7 +27,7 @@ class NodeClient:
 
     async def __aenter__(self) -> Self:
         self._endpoint = await Endpoint.create(self._wallet.endpoint.export_seed(), [ANY_ADDRESS], [])
-        self._pool = Pool(self._endpoint, PoolLimits(suspect_ms=self._session.preset.suspect_ms))
+        self._pool = Pool(self._endpoint, PoolLimits(suspect_ms=min(self._session.preset.suspect_ms, SILENCE_MS)))
         return self
 
     async def __aexit__(

@@ -219,6 +219,8 @@ def check_light_block(light_block: LightBlock, chain_id: str) -> bytes:
         _refuse(Refusal.BAD_VALIDATOR_SET, "the proposer is no member of the validator set")
     if validators_hash(members) != header.validators_hash:
         _refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {header.height} names other validators than came with it")
+    if commit.height != header.height:
+        _refuse(Refusal.WRONG_COMMIT, f"the commit of height {commit.height} is not for header {header.height}")
     digest = header_hash(header)
     if digest != commit.block_id.hash:
         _refuse(Refusal.BAD_HEADER_HASH, f"the commit is not for the header of height {header.height}")

@@ -222,6 +222,8 @@ def test_malformed_headers_are_refused() -> None:
     refused(Refusal.BAD_HEADER, lambda: hop(CHAIN.block(9, version=Version(10))))
     refused(Refusal.BAD_HEADER, lambda: hop(CHAIN.block(9, proposer_address=b"")))
     block = CHAIN.block(9)
+    later = SignedHeader(block.header, replace(block.signed_header.commit, height=10))
+    refused(Refusal.WRONG_COMMIT, lambda: hop(LightBlock(later, block.validator_set)))
     moved = SignedHeader(replace(block.header, app_hash=bytes(32)), block.signed_header.commit)
     refused(Refusal.BAD_HEADER_HASH, lambda: hop(LightBlock(moved, block.validator_set)))
 

@@ -11,6 +11,7 @@ from freehold.agent.failover import Failover
 from freehold.agent.tunnels import connect_container
 from freehold.agent.witness import KEPT_EPOCHS, Witness
 from freehold.agent.worker import LeaseWorker
+from freehold.base.codec import encode
 from freehold.base.errors import RefusedError, UnreachableError
 from freehold.base.limits import (
     ID_BYTES,
@@ -269,6 +270,8 @@ class NodeServices:
     async def push(self, context: CallContext, request: messages.EvidencePush) -> messages.Empty:
         """Keep leaves for the tenant: a member's evidence, a drawn witness's duty, one of each an epoch."""
         lease = self.shared.chain.lease(request.lease)
+        # Four epochs of leaves fit into an answer to the tenant only if each is small.
+        require(all(len(encode(leaf)) <= MAX_EVIDENCE_LEAF_BYTES for leaf in [*request.evidence, *request.duties]))
         for proven in request.evidence:
             require(is_member(lease, context.remote_id) and proven.leaf.lease == request.lease)
             if self._is_first(proven.leaf.epoch, (request.lease, context.remote_id, -1)):

@@ -22,7 +22,15 @@ from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger.records import Deployment, Lease, Member
 from freehold.ledger.transactions import Probe, Resources
 from freehold.protocol import messages
-from freehold.protocol.evidence import DutyLeaf, IdentityQuestion, ProbeSeen, ProvenDuty, sign_identity
+from freehold.protocol.evidence import (
+    DutyLeaf,
+    EvidenceLeaf,
+    IdentityQuestion,
+    ProbeSeen,
+    ProvenDuty,
+    ProvenEvidence,
+    sign_identity,
+)
 from freehold.protocol.spec import image_proof
 from freehold.runtime.images.manifest import MEDIA_CONFIG, MEDIA_MANIFEST, MEDIA_TAR
 from freehold.runtime.images.store import ImageStore
@@ -254,6 +262,14 @@ def test_a_witness_has_one_leaf_a_target_and_epoch(node: Node) -> None:
     other = _duty(STRANGER)
     twice = ProvenDuty(DutyLeaf(1, EPOCH - 1, STRANGER.public, 0, other.leaf.probes * 2), other.proof)
     assert _pushed(node, STRANGER, twice) == 1
+
+
+def test_a_leaf_is_small(node: Node) -> None:
+    leaf = EvidenceLeaf(1, LEASE, 0, 1, EPOCH - 1, bytes(32), bytes(32), 1, 0, "healthy" * 700, "", 1)
+    push = messages.EvidencePush(LEASE, [ProvenEvidence(leaf, merkle.Proof(1, 0, bytes(32), []))], [])
+    assert _code(lambda: node.run(node.services.push, Call(SIBLING), push)) == "not_allowed"
+    long_path = ProvenDuty(_duty(STRANGER).leaf, merkle.Proof(1, 0, bytes(32), [bytes(32)] * 200))
+    assert _code(lambda: _pushed(node, STRANGER, long_path)) == "not_allowed"
 
 
 def test_a_leaf_without_answers_is_refused(node: Node) -> None:

@@ -111,6 +111,8 @@ class Agent:
                 server.serve(),
                 self._keep_house(),
                 self._every_poll(self._duties_loop(witness, reporter), "duties"),
+                # Apart: each claim waits for its block, and a report must not wait for many of them.
+                self._every_poll(reporter.claim_when_due, "claims"),
                 self._every_poll(failover.watch, "failover"),
                 self._every_poll(self._poll, "poll"),
             )
@@ -194,7 +196,6 @@ class Agent:
             reporter.sample()
             await witness.begin_epoch(chain.epoch)
             await reporter.report_when_due()
-            await reporter.claim_when_due()
 
         return work
 

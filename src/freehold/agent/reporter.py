@@ -77,6 +77,7 @@ class Reporter:
     _counter: int = field(default_factory=wall_ms)  # grows over restarts: two copies of a key contradict each other
     _reported: int = -1
     _claimed: dict[bytes, int] = field(default_factory=dict)
+    _not_before: dict[bytes, int] = field(default_factory=dict)  # block time of the next try after a refusal
 
     def sample(self) -> None:
         """Account for the time since the last call; once a poll."""
@@ -179,12 +180,21 @@ class Reporter:
             try:
                 await self.sender.send(Claim(lease_id, *span))
             except RefusedError as error:
+                # Somebody else's claim came first, or a challenge is open at the lease's end: both pass.
                 log.info("claim_refused", lease=lease_id.hex()[:16], code=error.code, span=span)
+                preset = self.chain.preset
+                self._not_before[lease_id] = self.chain.header_ms + preset.verdict_window_ms + 2 * preset.tick_ms
+                continue
             self._claimed[lease_id] = span[1] + 1
+        for gone in (self._claimed.keys() | self._not_before.keys()) - self.chain.leases.keys():
+            self._claimed.pop(gone, None)
+            self._not_before.pop(gone, None)
 
     def _claimable(self, lease_id: bytes, lease: Lease) -> tuple[int, int] | None:
         chain = self.chain
         if not lease.terms or lease.members[lease.terms[-1].member].node != chain.node_id:
+            return None
+        if chain.header_ms < self._not_before.get(lease_id, 0):
             return None
         first = max(lease.settled_epoch, self._claimed.get(lease_id, 0))
         last = first - 1

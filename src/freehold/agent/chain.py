@@ -30,7 +30,7 @@ class ChainView:
     node_id: bytes
     preset: Preset
     genesis_ms: int
-    header: VerifiedHeader | None = None
+    header: VerifiedHeader | None = None  # at which all of it was read
     totals: Totals | None = None
     node: Node | None = None
     leases: dict[bytes, Lease] = field(default_factory=dict)
@@ -65,7 +65,8 @@ class ChainView:
                 record = more.get(deployment_key(id_), Deployment)
                 if record:
                     deployments[id_] = record
-        self.header = self.ledger.newest
+        if self.header is None or first.at.height > self.header.height:  # the same height renews nothing
+            self.header = first.at
         self.totals = first.get(TOTALS, Totals)
         self.node, self.leases, self.deployments = node, leases, deployments
 
@@ -115,11 +116,15 @@ class ChainView:
         return self.header.time_ms if self.header else 0
 
     def fence(self) -> Fence:
-        """The fence that the newest verified header gives now."""
-        newest = self.ledger.newest
-        if newest is None:
+        """The fence that the header of the last whole poll gives now.
+
+        Not the ledger client's newest: a server that answers others' reads and not ours would renew the fence of a
+        holder that has not heard of its successor.
+        """
+        header = self.header
+        if header is None:
             return Fence(0, "no header of the ledger has been verified yet")
-        return fence_of(newest.time_ms, newest.asked_boottime_ms, boottime_ms(), wall_ms(), self.preset)
+        return fence_of(header.time_ms, header.asked_boottime_ms, boottime_ms(), wall_ms(), self.preset)
 
     def desired(self, lease_id: bytes) -> Desired:
         """What the ledger wants of this node for a lease."""

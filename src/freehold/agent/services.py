@@ -244,7 +244,7 @@ class NodeServices:
         """Sign who we are and what our newest header is, for the witness that asks."""
         if len(request.nonce) > 32:
             raise RefusedError("the nonce is too long", code="oversized")
-        header = self.shared.chain.ledger.newest
+        header = self.shared.chain.header
         if header is None:
             raise UnreachableError("no header of the ledger has been verified yet", code="no_header")
         chain_id = self.shared.home.genesis.chain_id

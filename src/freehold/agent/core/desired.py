@@ -63,5 +63,9 @@ def desired_of(lease: Lease | None, node: bytes, header_ms: int, void_ms: int, g
         return Desired(Want.HOLD, decided, False, "standby")
     if lease.terms[-1].from_ms > header_ms:
         return Desired(Want.HOLD, decided, False, "the new term is not yet in force")
-    standbys = any(member.accepted_ms and not member.lost and member.node != node for member in lease.members)
+    # One that may still accept counts: this node may never hear that it did, and that it took over.
+    standbys = any(
+        member.node != node and not member.lost and (member.accepted_ms or header_ms <= lease.accept_by_ms)
+        for member in lease.members
+    )
     return Desired(Want.RUN, decided, standbys, "")

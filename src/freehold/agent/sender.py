@@ -3,14 +3,11 @@
 import asyncio
 
 from freehold.agent.chain import ChainView
-from freehold.base.codec import encode
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger.keys import account_key
 from freehold.ledger.records import Account
-from freehold.ledger.transactions import FREE_BODIES, TX_VERSION, Body, Tx, tx_signing_bytes
+from freehold.ledger.transactions import FREE_BODIES, VALID_HEIGHTS, Body, sign_tx
 from freehold.lightclient.client import Outcome
-
-VALID_HEIGHTS = 600
 
 
 class Sender:
@@ -37,8 +34,5 @@ class Sender:
             return await self._chain.ledger.submit(self._sign(body, nonce=nonce, fee=self._chain.preset.min_fee))
 
     def _sign(self, body: Body, *, nonce: int, fee: int) -> bytes:
-        valid_until = (self._chain.header.height if self._chain.header else 0) + VALID_HEIGHTS
-        chain_id, sender = self._chain.ledger.chain_id, self._key.public
-        unsigned = Tx(TX_VERSION, chain_id, sender, nonce, fee, valid_until, body, [])
-        signature = self._key.sign(tx_signing_bytes(unsigned))
-        return encode(Tx(TX_VERSION, chain_id, sender, nonce, fee, valid_until, body, [(sender, signature)]))
+        height = self._chain.header.height if self._chain.header else 0
+        return sign_tx(self._chain.ledger.chain_id, self._key, nonce, fee, height + VALID_HEIGHTS, body)

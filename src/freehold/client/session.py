@@ -1,24 +1,13 @@
 """A person's view of the ledger: verified reads and signed transactions with the right nonce."""
 
-from freehold.base.codec import encode
 from freehold.client.home import Home
 from freehold.client.wallet import Wallet
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger.genesis import parse_preset
 from freehold.ledger.keys import account_key
 from freehold.ledger.records import Account
-from freehold.ledger.transactions import TX_VERSION, Body, Tx, tx_signing_bytes
+from freehold.ledger.transactions import VALID_HEIGHTS, Body, sign_tx
 from freehold.lightclient.client import LedgerClient, Outcome
-
-VALID_HEIGHTS = 600
-
-
-def sign_tx(chain_id: str, sender: PrivateKey, nonce: int, fee: int, valid_until: int, body: Body) -> bytes:
-    """A signed transaction's bytes."""
-    unsigned = Tx(TX_VERSION, chain_id, sender.public, nonce, fee, valid_until, body, [])
-    signature = sender.sign(tx_signing_bytes(unsigned))
-    signed = Tx(TX_VERSION, chain_id, sender.public, nonce, fee, valid_until, body, [(sender.public, signature)])
-    return encode(signed)
 
 
 class Session:
@@ -55,5 +44,6 @@ class Session:
         header = await self.ledger.refresh()
         if nonce is None:
             nonce = await self.next_nonce(sender.public)
-        data = sign_tx(self.ledger.chain_id, sender, nonce, self.preset.min_fee, header.height + VALID_HEIGHTS, body)
+        until = header.height + VALID_HEIGHTS
+        data = sign_tx(self.ledger.chain_id, sender, nonce, self.preset.min_fee, until, body)
         return await self.ledger.submit(data)

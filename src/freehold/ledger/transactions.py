@@ -11,10 +11,12 @@ from functools import lru_cache
 from freehold.base.codec import Record, decode, encode
 from freehold.base.errors import CodecError
 from freehold.base.limits import MAX_TX_BYTES
+from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.hashing import Purpose, signing_bytes, tagged_hash
 
 TX_VERSION = 1
 MAX_VALID_HEIGHTS = 10_000  # how far ahead `valid_until` may lie
+VALID_HEIGHTS = 600  # how far ahead we put it ourselves
 _LENGTH_BYTES = 4  # of a framed part
 _NO_SIGNATURES = encode([])
 
@@ -304,6 +306,22 @@ def received_signing_bytes(tx: Tx, data: bytes) -> bytes:
     """As `tx_signing_bytes`, of a transaction that was decoded from `data`: cut out rather than encoded again."""
     unsigned = data[: len(data) - len(encode(tx.signatures))] + _NO_SIGNATURES
     return _signing_prefix(tx.chain_id) + len(unsigned).to_bytes(_LENGTH_BYTES, "big") + unsigned
+
+
+def sign_tx(chain_id: str, key: PrivateKey, nonce: int, fee: int, valid_until: int, body: Body) -> bytes:
+    """Make a transaction of an account or node that signs with its own key alone.
+
+    Args:
+        chain_id: of the ledger.
+        key: the sender's own key.
+        nonce: the sender's next; 0 for free bodies.
+        fee: 0 for free bodies.
+        valid_until: the last height at which it may be included; `VALID_HEIGHTS` above the newest is a good choice.
+        body: what is asked.
+    """
+    unsigned = Tx(TX_VERSION, chain_id, key.public, nonce, fee, valid_until, body, [])
+    signature = key.sign(tx_signing_bytes(unsigned))
+    return encode(Tx(TX_VERSION, chain_id, key.public, nonce, fee, valid_until, body, [(key.public, signature)]))
 
 
 def tx_id(data: bytes) -> bytes:

@@ -8,7 +8,6 @@ import asyncio
 from typing import Final
 
 from freehold.base.amounts import TOKEN
-from freehold.base.codec import encode
 from freehold.base.errors import RefusedError, UnreachableError
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
@@ -16,12 +15,11 @@ from freehold.ledger.codes import Code
 from freehold.ledger.context import read_params
 from freehold.ledger.records import Account
 from freehold.ledger.state import decode_record
-from freehold.ledger.transactions import TX_VERSION, Transfer, Tx, tx_id, tx_signing_bytes
+from freehold.ledger.transactions import VALID_HEIGHTS, Transfer, sign_tx, tx_id
 from freehold.rpc.desk import Desk, TxOutcome
 
 GIFT: Final = 1_000 * TOKEN
 MAX_WAITING: Final = 32
-VALID_HEIGHTS: Final = 600
 
 
 class Faucet:
@@ -89,19 +87,4 @@ class Faucet:
         params, preset = read_params(params_bytes)
         nonce = decode_record(record, Account).nonce
         body = Transfer(account, GIFT)
-        unsigned = Tx(
-            TX_VERSION, params.chain_id, self.account, nonce, preset.min_fee, height + VALID_HEIGHTS, body, []
-        )
-        signature = self._key.sign(tx_signing_bytes(unsigned))
-        return encode(
-            Tx(
-                TX_VERSION,
-                params.chain_id,
-                self.account,
-                nonce,
-                preset.min_fee,
-                unsigned.valid_until,
-                body,
-                [(self.account, signature)],
-            )
-        )
+        return sign_tx(params.chain_id, self._key, nonce, preset.min_fee, height + VALID_HEIGHTS, body)

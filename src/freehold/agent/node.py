@@ -113,6 +113,7 @@ class Agent:
                 self._every_poll(self._duties_loop(witness, reporter), "duties"),
                 # Apart: each claim waits for its block, and a report must not wait for many of them.
                 self._every_poll(reporter.claim_when_due, "claims"),
+                self._every_poll(reporter.refund_expired, "refunds"),
                 self._every_poll(failover.watch, "failover"),
                 self._every_poll(self._poll, "poll"),
             )

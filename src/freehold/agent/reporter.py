@@ -21,7 +21,7 @@ from freehold.base.errors import FreeholdError, RefusedError
 from freehold.base.limits import MAX_CLAIM_EPOCHS
 from freehold.ledger.records import Lease, Member
 from freehold.ledger.schedule import report_due_ms, window_end_ms
-from freehold.ledger.transactions import Claim, Report
+from freehold.ledger.transactions import Claim, Refund, Report
 from freehold.lightclient.client import boottime_ms
 from freehold.protocol.evidence import (
     LEAF_VERSION,
@@ -189,6 +189,23 @@ class Reporter:
         for gone in (self._claimed.keys() | self._not_before.keys()) - self.chain.leases.keys():
             self._claimed.pop(gone, None)
             self._not_before.pop(gone, None)
+
+    async def refund_expired(self) -> None:
+        """End the leases that never started: until somebody does, they hold this node's capacity and a lease slot."""
+        preset = self.chain.preset
+        for lease_id, lease in list(self.chain.leases.items()):
+            turn = next((at for at, member in enumerate(lease.members) if member.node == self.chain.node_id), None)
+            if turn is None or lease.started_ms or lease.closed_ms:
+                continue
+            # The primary first; each standby a while after those before it, so that one fee is paid.
+            due_ms = lease.accept_by_ms + preset.tick_ms + turn * preset.verdict_window_ms
+            if self.chain.header_ms < max(due_ms, self._not_before.get(lease_id, 0)):
+                continue
+            self._not_before[lease_id] = self.chain.header_ms + preset.verdict_window_ms + 2 * preset.tick_ms
+            try:
+                await self.sender.send(Refund(lease_id))
+            except RefusedError as error:
+                log.info("refund_refused", lease=lease_id.hex()[:16], code=error.code)
 
     def _claimable(self, lease_id: bytes, lease: Lease) -> tuple[int, int] | None:
         chain = self.chain

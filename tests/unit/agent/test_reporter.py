@@ -8,7 +8,7 @@ from freehold.agent.core.desired import Want
 from freehold.agent.reporter import Reporter
 from freehold.base.errors import RefusedError
 from freehold.base.presets import MINIMAL
-from freehold.ledger.transactions import Claim
+from freehold.ledger.transactions import Refund
 
 ME, LEASE = bytes(32), bytes([1]) * 32
 
@@ -18,9 +18,9 @@ class FakeSender:
 
     def __init__(self) -> None:
         self.code = ""
-        self.sent: list[Claim] = []
+        self.sent: list[Any] = []
 
-    async def send(self, body: Claim) -> None:
+    async def send(self, body: Any) -> None:
         self.sent.append(body)
         if self.code:
             raise RefusedError("not now", code=self.code)
@@ -65,3 +65,26 @@ def test_leases_that_are_gone_are_forgotten() -> None:
     chain.leases.clear()
     asyncio.run(reporter.claim_when_due())
     assert not reporter._claimed
+
+
+def test_a_lease_that_never_started_is_ended_by_its_members_in_turn() -> None:
+    sender = FakeSender()
+    reporter, chain = _reporter(sender)
+    other = SimpleNamespace(node=bytes([7]) * 32)
+    lease = SimpleNamespace(
+        started_ms=0, closed_ms=0, accept_by_ms=100_000, members=[other, SimpleNamespace(node=ME)], terms=[]
+    )
+    chain.leases[LEASE] = lease
+    due = lease.accept_by_ms + MINIMAL.tick_ms + MINIMAL.verdict_window_ms  # the second in turn
+    chain.header_ms = due - 1
+    asyncio.run(reporter.refund_expired())
+    assert sender.sent == []
+    chain.header_ms = due
+    sender.code = "unknown_lease"  # the first was as quick
+    asyncio.run(reporter.refund_expired())
+    asyncio.run(reporter.refund_expired())
+    assert sender.sent == [Refund(LEASE)]
+    lease.started_ms = 1
+    chain.header_ms += 1_000_000
+    asyncio.run(reporter.refund_expired())
+    assert len(sender.sent) == 1

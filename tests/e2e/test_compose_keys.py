@@ -28,6 +28,8 @@ from compose_programs import (
 )
 from local_grid import LocalGrid
 
+from freehold.client.compose import keys
+
 pytestmark = pytest.mark.root
 
 
@@ -100,6 +102,7 @@ def keys_file(image_digest: str) -> str:
     return compose(
         "keys",
         services,
+        version="3.8",
         networks={"front": {"labels": {"a": "b"}}},
         volumes={
             "data": {"x-freehold": {"size": "32MiB", "kind": "local"}, "labels": ["a=b"]},
@@ -178,6 +181,72 @@ def running(local_grid: LocalGrid, web_port: int) -> Iterator[Seen]:
     yield seen
     with contextlib.suppress(AssertionError):
         local_grid.end("keys")
+
+
+# By table of `keys`: which test shows the effect of which keys.
+EFFECTS: dict[str, dict[str, str]] = {
+    "FILE": {
+        "test_image_by_digest_runs_its_own_command": "version name services",
+        "test_volumes_keep_data_over_a_restart_and_have_their_size": "volumes",
+        "test_expose_and_networks_let_others_in_by_name": "networks",
+        "test_secrets": "secrets",
+    },
+    "SERVICE": {
+        "test_image_by_digest_runs_its_own_command": "image",
+        "test_entrypoint_and_command": "entrypoint command",
+        "test_environment_and_env_file": "environment env_file",
+        "test_ports_are_listened_for_where_the_file_publishes_them": "ports",
+        "test_expose_and_networks_let_others_in_by_name": "expose networks",
+        "test_volumes_keep_data_over_a_restart_and_have_their_size": "volumes",
+        "test_tmpfs_has_size_and_mode_and_is_empty_after_a_restart": "tmpfs",
+        "test_healthchecks": "healthcheck",
+        "test_restart_policies": "restart",
+        "test_depends_on_waits_for_health_and_for_the_start": "depends_on",
+        "test_limits": "deploy mem_limit cpus pids_limit",
+        "test_secrets": "secrets",
+        "test_hostname_working_dir_user": "hostname working_dir user",
+        "test_stop_signal_and_grace_period": "stop_signal stop_grace_period",
+        "test_read_only": "read_only",
+        "test_labels_have_no_effect": "labels",
+    },
+    "DEPLOY": {"test_limits": "resources", "test_labels_have_no_effect": "labels replicas"},
+    "RESOURCES": {"test_limits": "limits"},
+    "LIMITS": {"test_limits": "cpus memory pids"},
+    "HEALTHCHECK": {"test_healthchecks": "test interval timeout retries start_period disable"},
+    "PORT": {"test_ports_are_listened_for_where_the_file_publishes_them": "target published protocol host_ip"},
+    "SERVICE_VOLUME": {
+        "test_volumes_keep_data_over_a_restart_and_have_their_size": "type source target read_only",
+        "test_tmpfs_has_size_and_mode_and_is_empty_after_a_restart": "tmpfs",
+    },
+    "TMPFS": {"test_tmpfs_has_size_and_mode_and_is_empty_after_a_restart": "size mode"},
+    "ENV_FILE": {"test_environment_and_env_file": "path required format"},
+    "DEPENDENCY": {"test_depends_on_waits_for_health_and_for_the_start": "condition"},
+    "SERVICE_SECRET": {"test_secrets": "source target"},
+    "SERVICE_NETWORK": {},
+    "VOLUME": {"test_labels_have_no_effect": "labels"},
+    "NETWORK": {"test_labels_have_no_effect": "labels"},
+    "SECRET": {"test_secrets": "file environment", "test_labels_have_no_effect": "labels"},
+    "FREEHOLD_FILE": {
+        "test_price_limit_of_the_file": "max_price_per_hour",
+        "test_prefer_standbys_and_failover": "prefer",
+    },
+    "FREEHOLD_SERVICE": {
+        "test_prefer_standbys_and_failover": "standbys failover",
+        "test_witnesses_speak_to_the_probe": "probe",
+    },
+    "FREEHOLD_PROBE": {"test_witnesses_speak_to_the_probe": "tcp http"},
+    "FREEHOLD_HTTP": {"test_witnesses_speak_to_the_probe": "path port"},
+    "FREEHOLD_VOLUME": {"test_volumes_keep_data_over_a_restart_and_have_their_size": "size kind"},
+}
+
+
+def test_every_supported_key_has_a_test() -> None:
+    tables = {name: table for name, table in vars(keys).items() if isinstance(table, keys.KeyTable)}
+    assert EFFECTS.keys() == tables.keys()
+    for name, table in tables.items():
+        shown = [key for named in EFFECTS[name].values() for key in named.split()]
+        assert sorted(shown) == sorted(table.supported), name
+        assert all(test in globals() for test in EFFECTS[name]), name
 
 
 def test_image_by_digest_runs_its_own_command(running: Seen) -> None:

@@ -1,7 +1,9 @@
 """`freehold`: parses, calls, prints, and turns every error into its exit code."""
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -62,18 +64,37 @@ def run(arguments: Sequence[str]) -> int:
         print_error(error, as_json=as_json)
         return error.exit_code
     except InvariantError as error:
-        say(f"error: {error}; this is a defect of Freehold: please report it with this line")
+        print_error(_defect(str(error)), as_json=as_json)
+        return ExitCode.FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except OSError as error:
+        print_error(_system_error(error), as_json=as_json)
         return ExitCode.FAILED
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
+    except Exception as error:  # the last stop: a defect too is told as one document, and ends the command
+        sys.stderr.write(traceback.format_exc())
+        print_error(_defect(f"{type(error).__name__}: {error}"), as_json=as_json)
+        return ExitCode.FAILED
     if isinstance(result, Result):
         print_result(result, as_json=as_json)
         return result.exit_code
     return ExitCode.DONE
+
+
+def _defect(what: str) -> FreeholdError:
+    return FreeholdError(what, code="defect", hint="this is a defect of Freehold: please report it with these lines")
+
+
+def _system_error(error: OSError) -> FreeholdError:
+    """What the operating system refused, such as a full disk or a folder that belongs to somebody else."""
+    place = f" ({error.filename})" if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free some disk space" if full else "see that FREEHOLD_HOME is a folder that you may write to"
+    return FreeholdError(f"{error.strerror or error}{place}", code="disk_full" if full else "system_error", hint=hint)
 
 
 def main() -> None:

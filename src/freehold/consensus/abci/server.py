@@ -109,7 +109,7 @@ class AbciServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None or len(self._connections) >= MAX_CONNECTIONS or self.halted is not None:
-            writer.close()
+            await _close(writer)
             return
         self._connections.add(task)
         answers: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(MAX_UNANSWERED)
@@ -132,7 +132,7 @@ class AbciServer:
                 answer = answers.get_nowait()
                 if answer is not None:
                     answer.add_done_callback(_forget)
-            writer.close()
+            await _close(writer)
             self._connections.discard(task)
 
     async def _read(
@@ -231,3 +231,10 @@ def _check_all(check: Callable[[RequestCheckTx], Response], requests: list[Reque
 def _forget(answer: "asyncio.Future[Response]") -> None:
     if not answer.cancelled():
         answer.exception()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and wait until it is; an engine that is gone already is fine."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

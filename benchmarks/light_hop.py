@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from nacl.bindings import crypto_sign_open
 
-from benchmarks.rows import Row, by_cpu, measured, one_core, row
+from benchmarks.rows import Row, Spent, by_cpu, measured, one_core, row
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.hashing import sha256
 from freehold.light.genesis import genesis_document, parse_genesis
@@ -80,12 +80,12 @@ def run(sizes: tuple[int, ...] = SIZES, signatures: int = SIGNATURES) -> Iterato
         chain, count = Chain(size), signatures // size
         blocks = [chain.light_block(height) for height in range(1, count + 1)]
         with one_core():
-            with measured() as bare:
-                for _, votes in blocks:
+            bare, spent = Spent(), Spent()
+            for encoded, votes in blocks:
+                with measured(bare):
                     for public, signed in votes:
                         crypto_sign_open(signed, public)
-            with measured() as spent:
-                for encoded, _ in blocks:
+                with measured(spent):
                     verify_light_block(LightBlock.decode(encoded), chain.trusted)
             yield row(
                 "light.hop",

@@ -1,4 +1,4 @@
-"""`ledger.transfers`: the shipped application (rules, signatures, tree, one fsync a block) beside bare verification, block by block."""
+"""`ledger.transfers`: the shipped application (rules, signatures, tree, one fsync a block) beside bare verification."""
 
 import gc
 import random

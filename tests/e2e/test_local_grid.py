@@ -28,7 +28,9 @@ def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
     assert local_grid.python("hello/web", "import os; print(os.getpid())") == "1\n"
     assert local_grid.logs("hello/web") == ["serving"]
     node = local_grid.node_of("hello/web")
-    assert [entry["event"] for entry in local_grid.term_log(node)] == ["started"]
+    lease = local_grid.service("hello/web")["lease"]
+    events = [entry["event"] for entry in local_grid.term_log(node) if entry["container"] == lease]
+    assert events == ["started"]
     assert float(local_grid.balance()["spendable"]) < float(before["spendable"])
     local_grid.end("hello")
     assert [entry["event"] for entry in local_grid.term_log(node)] == ["started", "stopped"]

@@ -5,7 +5,7 @@ from typing import Literal
 from freehold.cli.output import Result
 
 
-def completion(shell: Literal["bash", "zsh", "fish"] = "bash", /) -> Result:
+def completion(shell: Literal["bash", "zsh", "fish"] = "bash", /, *, json: bool = False) -> Result:
     """Print a completion script: `freehold completion bash > /etc/bash_completion.d/freehold`.
 
     Parameters

@@ -72,7 +72,9 @@ def deploy(
     home = Home.default()
     images = LocalImages(home)
     for service in found.model.services.values():
-        images.find(service.image)
+        image = images.find(service.image)
+        if not plan:
+            images.require_whole(image)
     if plan:
         chosen = asyncio.run(_plan_only(home, found.model, wishes))
         return Result(chosen.as_json(), plan_text(chosen))

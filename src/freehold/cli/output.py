@@ -49,15 +49,24 @@ def print_result(result: Result, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
+# What to do next where the error itself has no better word.
+_NEXT_BY_EXIT_CODE = {
+    ExitCode.INVALID: "add --help to the command to see what it takes",
+    ExitCode.REFUSED: "docs/errors.md says what each code means",
+    ExitCode.UNREACHABLE: "try again; `freehold status` shows whether the ledger answers",
+    ExitCode.NOT_VERIFIED: "do not rely on it: fetch it again from its source",
+}
+
+
 def print_error(error: FreeholdError, *, as_json: bool) -> None:
     """Say what was wrong and what to do next: on stderr, and with `--json` as the one document on stdout."""
+    hint = error.hint or _NEXT_BY_EXIT_CODE.get(error.exit_code, "the lines above tell more")
     if as_json:
-        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        document = {"error": {"code": error.code, "message": error.message, "hint": hint}}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
         sys.stdout.flush()
     say(f"error: {error.message}")
-    if error.hint:
-        say(f"next: {error.hint}")
+    say(f"next: {hint}")
 
 
 def plain(text: str) -> str:

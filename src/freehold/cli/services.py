@@ -3,6 +3,9 @@
 import asyncio
 import sys
 from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from freehold.base.amounts import format_amount
 from freehold.base.errors import InvalidInputError, RemoteProtocolError
@@ -52,7 +55,14 @@ def ps(*, json: bool = False) -> Result:
     return Result(document, table.text() if rows else "nothing is deployed from this wallet")
 
 
-def logs(service: str, /, *, follow: bool = False, tail: int = 100, f: bool = False, json: bool = False) -> Result:
+def logs(
+    service: str,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"])] = False,
+    tail: int = 100,
+    json: bool = False,
+) -> Result:
     """Print a service's log, as its node has it.
 
     Parameters
@@ -63,12 +73,9 @@ def logs(service: str, /, *, follow: bool = False, tail: int = 100, f: bool = Fa
         Go on with new lines as they come, until Ctrl-C.
     tail
         How many of the last lines to begin with.
-    f
-        Short for --follow.
     """
     home = Home.default()
     wallet = wallets.open_wallet(home, wallets.read_passphrase())
-    follow = follow or f
     if follow and json:
         raise InvalidInputError("--follow never ends, so it has no one JSON document", code="bad_usage")
     lines = asyncio.run(_logs(home, wallet, service, tail, follow=follow, collect=json))

@@ -1,6 +1,7 @@
 """A person's folder: genesis, wallet, images, settings. `FREEHOLD_HOME`, else ~/.freehold; private to its owner."""
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from freehold.light.genesis import TrustedGenesis, parse_genesis
 
 DEFAULT_RPC = "http://127.0.0.1:4600"
 MAX_GENESIS_BYTES = 8 << 20
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}/?\Z", re.ASCII)
 
 
 class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -71,6 +73,12 @@ class Home:
         named = os.environ.get("FREEHOLD_RPC")
         if named:
             settings.rpc = named
+        if _URL.match(settings.rpc) is None:
+            raise InvalidInputError(
+                f"{settings.rpc[:80]!r} is not the URL of a ledger",
+                code="bad_url",
+                hint="write http://HOST:PORT in FREEHOLD_RPC or settings.toml",
+            )
         return settings
 
     def save_settings(self, settings: Settings) -> None:

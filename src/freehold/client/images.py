@@ -11,6 +11,7 @@ import msgspec
 from freehold.base.errors import InvalidInputError
 from freehold.client.compose.references import ImageReference, parse_image_reference
 from freehold.client.home import Home
+from freehold.crypto.hashing import Sha256
 from freehold.runtime.images.blobs import BlobStore
 from freehold.runtime.images.importing import ImportedImage, import_image, load_image
 
@@ -84,6 +85,24 @@ class LocalImages:
             code="unknown_image",
             hint=f"freehold image import PATH --name {reference}  (an OCI layout, or the file of `docker save`)",
         )
+
+    def require_whole(self, image: ImportedImage) -> None:
+        """Read every blob of an image again, before anything is paid for it.
+
+        Raises:
+            InvalidInputError: the local store was damaged.
+        """
+        for blob in image.manifest.blobs:
+            digest = Sha256()
+            with self.blobs.open(blob.digest) as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+            if f"sha256:{digest.digest().hex()}" != blob.digest:
+                raise InvalidInputError(
+                    f"blob {blob.digest[:19]} of the local image store is damaged",
+                    code="damaged_image",
+                    hint=f"remove {self.blobs.path(blob.digest)} and import the image again",
+                )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

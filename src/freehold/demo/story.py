@@ -29,6 +29,7 @@ class Story:
         self._cli = Cli(home, passphrase_file, view.command)
         self._names: dict[str, str] = {}
         self._address = ""
+        self._tenant = ""
         self._grid: dict[str, Any] = {}
 
     async def clear(self, text: str) -> None:
@@ -74,6 +75,7 @@ class Story:
             "the embedded ledger has one validator, which could rewrite it: fine for a try, said everywhere"
         )
         wallet = await self._cli.run("wallet", "new")
+        self._tenant = wallet["account"]
         self._view.line(f"wallet {wallet['account']} with {wallet['funded']} tokens from the grid's faucet")
 
     async def _deploy(self, images: dict[str, Path]) -> None:
@@ -117,7 +119,9 @@ class Story:
         payments = (await self._cli.run("events", "--kind", "payment", quiet=True))["events"]
         earned: dict[str, int] = {}
         for payment in payments:
-            who = payment["attributes"]["to"] or "treasury"
+            who = payment["attributes"]["to"] or "the treasury"
+            if who == self._tenant:
+                continue  # a refund, told above
             earned[who] = earned.get(who, 0) + int(payment["attributes"]["amount"])
         owners = {row["owner"]: row["farm"] for row in (await self._cli.run("node", "list", quiet=True))["nodes"]}
         for who, amount in sorted(earned.items(), key=lambda item: -item[1]):
@@ -172,7 +176,7 @@ class Story:
 
     def _close(self) -> None:
         self._view.step("done")
-        self._view.line("try next: `make demo` with --keep (.venv/bin/freehold-demo --keep), then `freehold --help`")
+        self._view.line("try next: `.venv/bin/freehold-demo --keep` leaves the grid up; `.venv/bin/freehold --help`")
         self._view.line("read next: README.md, docs/compose.md, docs/spec/, docs/threat-model.md")
 
     def say_how_to_go_on(self) -> None:

@@ -58,13 +58,21 @@ async def _run(arguments: Any) -> int:
             view.line("interrupted: cleaning up")
             return INTERRUPTED
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not cut the cleaning up short
+                loop.add_signal_handler(number, view.line, "cleaning up; a moment")
             if keep:
                 story.say_how_to_go_on()
             else:
-                await story.clear("taking everything down")
+                await _take_down(story, view)
                 shutil.rmtree(home, ignore_errors=True)
+
+
+async def _take_down(story: Story, view: View) -> None:
+    try:
+        await story.clear("taking everything down")
+    except FreeholdError as error:
+        view.line(f"error: {error.message}")
+        view.line("next: run the demo again; it begins by clearing what is left")
 
 
 if __name__ == "__main__":

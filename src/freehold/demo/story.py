@@ -52,7 +52,13 @@ class Story:
 
     async def tell(self) -> None:
         """All chapters."""
-        images, _ = await asyncio.gather(self._images(), self._start_grid())
+        building = asyncio.ensure_future(self._images())
+        try:
+            await self._start_grid()
+            images = await building
+        finally:  # nothing of a chapter may run on beside the cleaning up
+            building.cancel()
+            await asyncio.wait((building,))
         await self._deploy(images)
         await self._visit()
         await self._see_payments()

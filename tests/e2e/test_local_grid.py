@@ -31,11 +31,14 @@ def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
     assert set(rest) <= {"probed /healthz"}  # witnesses look at moments of their own choosing
     node = local_grid.node_of("hello/web")
     lease = local_grid.service("hello/web")["lease"]
-    events = [entry["event"] for entry in local_grid.term_log(node) if entry["container"] == lease]
-    assert events == ["started"]
+
+    def events() -> list[str]:
+        return [entry["event"] for entry in local_grid.term_log(node) if entry["container"] == lease]
+
+    assert events() == ["started"]
     assert float(local_grid.balance()["spendable"]) < float(before["spendable"])
     local_grid.end("hello")
-    assert [entry["event"] for entry in local_grid.term_log(node)] == ["started", "stopped"]
+    assert events() == ["started", "stopped"]
 
 
 def test_a_killed_test_run_leaves_nothing_for_the_next() -> None:

@@ -4,7 +4,7 @@ UV := .tools/uv/bin/uv
 RUN := .venv/bin/python -X dev
 VALIDATORS ?= 1
 
-.PHONY: setup system demo test test-long check bench clean
+.PHONY: setup system engine demo test test-long check bench clean
 setup: .venv/.installed
 
 # uv lives in a virtual environment of its own, so that `uv sync` never removes it.
@@ -21,13 +21,17 @@ $(UV):
 system: setup
 	@scripts/install-system.sh
 
+# The engine of many validators: CometBFT at one pinned version, built once from source and kept in the user's cache.
+engine: setup
+	@.venv/bin/freehold ledger install
+
 demo: system
 	@.venv/bin/freehold-demo
 
-test: system
+test: system engine
 	@.venv/bin/python -m pytest -m "not long"
 
-test-long: system
+test-long: system engine
 	@HYPOTHESIS_PROFILE=ci .venv/bin/python -m pytest --timeout 3600
 
 check: setup

@@ -1,9 +1,6 @@
 """`freehold ledger`: the engine of many validators: install it, found a chain, run a validator."""
 
 import asyncio
-import contextlib
-import logging
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +13,12 @@ from freehold.cli.output import Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.founding import genesis_of, settle
-from freehold.consensus.comet.node import CometNode
 from freehold.consensus.comet.operators import OperatorHome, read_card
-from freehold.crypto import ed25519
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
+from freehold.rpc.config import parse_address
+from freehold.rpc.main import main as run_daemon
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
 
@@ -67,6 +64,7 @@ def init(
     preset: str = "minimal",
     chain_id: str = "",
     faucet: str | None = None,
+    rpc: str = "127.0.0.1:4600",
     json: bool = False,
 ) -> Result:
     """Set up a validator's home: for a new chain, made from the operators' cards, or for the chain of a document.
@@ -89,7 +87,10 @@ def init(
         Of a new chain; a random one when left out.
     faucet
         An account (G...) that holds 1,000,000 tokens in a new chain.
+    rpc
+        The ip:port at which wallets, agents and browsers ask this validator over HTTP.
     """
+    listen = str(parse_address(rpc))
     own = OperatorHome(home)
     card = own.card() if (own.folder / "operator.json").exists() else own.make_keys(name, address)
     cards = [read_card(path) for path in operators or []]
@@ -109,7 +110,7 @@ def init(
         state = app_state_document(PRESETS[preset], [], [], faucet=rich)
         everyone = cards if card in cards else [card, *cards]
         document = genesis_of(everyone, chain_id or f"freehold-{random_bytes(4).hex()}", state)
-    trusted = settle(own, document, cards)
+    trusted = settle(own, document, cards, rpc=listen)
     count = len(trusted.validators.validators)
     answer = {
         "home": str(home),
@@ -126,19 +127,15 @@ def init(
 
 @app.command
 def run(*, home: Path, json: bool = False) -> Result:
-    """Run a validator in the foreground until it is stopped: the ledger's application, and the engine as its child.
+    """Run a validator until it is stopped: the ledger's application, its HTTP face, and the engine as its child.
 
     Parameters
     ----------
     home
         The validator's folder, made by `freehold ledger init`.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    ed25519.self_test()
-    node = CometNode(OperatorHome(home))
-    asyncio.run(_run(node))
-    return Result({"home": str(home), "stopped": True}, "stopped")
+    code = run_daemon(["--home", str(home)])
+    return Result({"home": str(home), "stopped": True}, "stopped", code)
 
 
 @app.command
@@ -151,24 +148,6 @@ def status(*, home: Path, json: bool = False) -> Result:
         The validator's folder.
     """
     return asyncio.run(_status(OperatorHome(home)))
-
-
-async def _run(node: CometNode) -> None:
-    task = asyncio.create_task(node.run(lambda: say("the application listens; starting the engine")))
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    stopped = asyncio.create_task(stopping.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if stopping.is_set():
-        say("stopping")
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    else:
-        await task
 
 
 async def _status(home: OperatorHome) -> Result:

@@ -13,6 +13,7 @@ from freehold.consensus.errors import EngineStoppedError
 from freehold.ledger.transactions import tx_id
 from freehold.rpc.desk import BlockRecord, BlockTx, Halted, Standing, TxOutcome
 from freehold.rpc.eventtext import event_text
+from freehold.rpc.height_waiters import HeightWaiters
 
 ENGINE: Final = "embedded"
 KEPT_LIGHT_BLOCKS: Final = 16
@@ -37,7 +38,7 @@ class EngineDesk:
         self._keep_heights = keep_heights
         self._light_blocks: OrderedDict[int, bytes] = OrderedDict()
         self._receivers: list[Callable[[BlockRecord], None]] = []
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._waiters = HeightWaiters()
         self._told = 0  # height of the newest block that receivers know
         self._ended: EngineStoppedError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -110,16 +111,7 @@ class EngineDesk:
             return
         if self._ended is not None:
             raise self._ended
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(height, []).append(future)
-        try:
-            await future
-        finally:
-            waiting = self._waiting.get(height, [])
-            if future in waiting:
-                waiting.remove(future)
-                if not waiting:
-                    del self._waiting[height]
+        await self._waiters.wait(height)
 
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         """Call `receive` after each durable block; before `start`, so that it gets the recent ones too."""
@@ -148,18 +140,11 @@ class EngineDesk:
         record = _record(block)
         for receive in self._receivers:
             receive(record)
-        for height in [height for height in self._waiting if height <= block.height]:
-            for future in self._waiting.pop(height):
-                if not future.done():
-                    future.set_result(None)
+        self._waiters.reached(block.height)
 
     def _end(self, error: EngineStoppedError) -> None:
         self._ended = error
-        for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
-        self._waiting.clear()
+        self._waiters.fail(error)
 
 
 def _record(block: CommittedBlock) -> BlockRecord:

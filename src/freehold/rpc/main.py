@@ -1,7 +1,8 @@
 """The ledger daemon: `python -m freehold.rpc.main --home DIR [--check]`.
 
-Starts the engine on DIR/data, serves HTTP on every address of ledger.toml, stops on SIGTERM or SIGINT. Standard error
-gets one JSON object a line; the last one of a failed start says what to do. Exit codes are those of the README.
+Starts the engine that the home is made for (`engines`), serves HTTP on every address of ledger.toml, stops on SIGTERM
+or SIGINT. Standard error gets one JSON object a line; the last one of a failed start says what to do. Exit codes are
+those of the README.
 """
 
 import argparse
@@ -17,15 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError
-from freehold.consensus.embedded import EmbeddedEngine, EngineState
-from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
-from freehold.consensus.timing import Pace
+from freehold.consensus.embedded import EngineState
+from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto import ed25519
 from freehold.crypto.strkey import encode_account
-from freehold.ledger.transactions import tx_id
 from freehold.rpc.app import make_app
 from freehold.rpc.config import DaemonHome, load_home
-from freehold.rpc.engine_desk import EngineDesk
+from freehold.rpc.engines import RunningLedger, open_engine
 from freehold.rpc.faucet import Faucet
 from freehold.rpc.logs import JsonLog
 from freehold.rpc.rates import RateLimiter
@@ -57,55 +56,32 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        home, preset = self._home, genesis_preset(self._home.genesis)
+        home = self._home
         async with contextlib.AsyncExitStack() as stack:
             sockets = [_open(str(address), address.host, address.port) for address in home.addresses]
             for opened in sockets:
                 stack.callback(opened.close)
-            engine, application = self._open_engine()
-            stack.push_async_callback(engine.stop)
-            desk = EngineDesk(engine, application, home.genesis_bytes, preset.state_heights)
-            faucet = Faucet(home.faucet, desk) if home.faucet is not None else None
-            service = Service(desk, faucet=faucet)
+            ledger = open_engine(home)
+            stack.push_async_callback(ledger.stop)
+            faucet = Faucet(home.faucet, ledger.desk) if home.faucet is not None else None
+            service = Service(ledger.desk, faucet=faucet)
             stack.callback(service.close)
-            await engine.start()
-            following = desk.start()
-            stack.push_async_callback(desk.stop)
+            following = await ledger.start()
             rates = RateLimiter(home.settings.points_per_second, home.settings.points_burst)
             app = make_app(service, rates, lambda event, fields: self._log.write(event, fields, level="error"))
-            await self._serve(make_server(app), sockets, engine, following)
-            self._log.write("stopping", {"height": engine.status().height})
+            await self._serve(make_server(app), sockets, ledger, following)
+            self._log.write("stopping", {"height": ledger.desk.standing().height})
         if self._defect is not None:
             raise self._defect
         self._log.write("stopped")
         return ExitCode.DONE
 
-    def _open_engine(self) -> tuple[EmbeddedEngine, LedgerApplication]:
-        home, preset = self._home, genesis_preset(self._home.genesis)
-        opened: list[LedgerApplication] = []
-
-        def make_application(folder: Path) -> LedgerApplication:
-            opened.append(
-                LedgerApplication.open(folder, home.genesis, home.validator, keep_blocks=home.settings.keep_blocks)
-            )
-            return opened[0]
-
-        engine = EmbeddedEngine(
-            home.data,
-            home.genesis,
-            home.validator,
-            make_application,
-            Pace(tick_ms=preset.tick_ms, min_block_gap_ms=preset.min_block_gap_ms),
-            identify=tx_id,
-        )
-        return engine, opened[0]
-
     async def _serve(
-        self, server: Server, sockets: list[socket.socket], engine: EmbeddedEngine, following: asyncio.Task[None]
+        self, server: Server, sockets: list[socket.socket], ledger: RunningLedger, following: asyncio.Task[None]
     ) -> None:
         serving = asyncio.create_task(server.serve(sockets))
-        watching = asyncio.create_task(self._watch(engine))
-        status = engine.status()
+        watching = asyncio.create_task(self._watch(ledger))
+        standing = ledger.desk.standing()
         # What has been loaded by now stays: keep it out of every later collection.
         gc.collect()
         gc.freeze()
@@ -113,7 +89,8 @@ class Daemon:
             "started",
             {
                 "chain_id": self._home.genesis.chain_id,
-                "height": status.height,
+                "engine": standing.engine,
+                "height": standing.height,
                 "listen": [_name(opened) for opened in sockets],
                 "pid": os.getpid(),
                 "faucet": self._home.faucet is not None,
@@ -136,16 +113,14 @@ class Daemon:
             self._defect = error
             self._stopping.set()
 
-    async def _watch(self, engine: EmbeddedEngine) -> None:
+    async def _watch(self, ledger: RunningLedger) -> None:
         """Say in the log when the engine stops making blocks, and when it goes on."""
-        before = EngineState.RUNNING
+        before: str = EngineState.RUNNING
         while True:
-            status = engine.status()
-            if status.state is not before:
-                before = status.state
-                level = "info" if before is EngineState.RUNNING else "error"
-                fields = {"state": str(before), "height": status.height, "code": status.code, "message": status.message}
-                self._log.write("engine_state", fields, level=level)
+            fields = ledger.state()
+            if fields["state"] != before:
+                before = fields["state"]
+                self._log.write("engine_state", fields, level="info" if before == EngineState.RUNNING else "error")
             await asyncio.sleep(STATE_POLL_S)
 
 

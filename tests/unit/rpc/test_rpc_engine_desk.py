@@ -118,7 +118,7 @@ def test_a_cancelled_wait_leaves_nothing_behind():
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        return len(desk._waiting)
+        return len(desk._waiters)
 
     assert run(work()) == 0
 

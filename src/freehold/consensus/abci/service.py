@@ -20,12 +20,14 @@ from freehold.base.errors import InvalidInputError, LocalProtocolError, RefusedE
 from freehold.base.limits import KIB
 from freehold.consensus import application as abci
 from freehold.consensus.abci import messages as wire
+from freehold.consensus.abci.following import FinalBlock, Follower, NoFollower
 from freehold.consensus.abci.proposal import choose
 from freehold.consensus.application import Application, CheckKind, CheckTxRequest, CheckTxResponse
 from freehold.consensus.errors import HeightUnavailableError
 from freehold.light.genesis import TrustedGenesis
 
 CODESPACE: Final = "freehold"
+EVENT_KEY: Final = "data"  # the attribute that holds an event's record, in hex
 STORE_PATH: Final = b"/store"
 PROOF_TYPE: Final = "ics23:smt"
 MAX_STATE_KEY_BYTES: Final = 1 * KIB
@@ -56,15 +58,24 @@ class _KnownChecks:
 class AbciService:
     """Answers the engine's requests for an application; see the module."""
 
-    def __init__(self, application: Application, genesis: TrustedGenesis, last_time_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        genesis: TrustedGenesis,
+        last_time_ms: Callable[[], int],
+        follower: Follower | None = None,
+    ) -> None:
         """Bind an application.
 
         Args:
             application: the ledger.
             genesis: the chain that this node was set up for.
             last_time_ms: the time of the newest committed block, as the application was told it.
+            follower: is told of each durable block, and of transactions that are refused when checked again.
         """
         self._app = application
+        self._follower: Follower = follower or NoFollower()
+        self._final: FinalBlock | None = None
         self._genesis = genesis
         self._last_time_ms = last_time_ms
         self._height = application.info().height
@@ -107,6 +118,8 @@ class AbciService:
         """Say whether a transaction may wait."""
         kind = CheckKind.RECHECK if request.type == wire.CheckTxType.RECHECK else CheckKind.NEW
         answer = self._check(request.tx, kind)
+        if answer.code and kind is CheckKind.RECHECK:
+            self._follower.left(request.tx, answer.code)
         return wire.ResponseCheckTx(code=answer.code, log=answer.log, codespace=CODESPACE if answer.code else "")
 
     def query(self, request: wire.RequestQuery) -> wire.ResponseQuery:
@@ -232,19 +245,31 @@ class AbciService:
         return wire.ResponseVerifyVoteExtension(wire.Status.ACCEPT if accept else wire.Status.REJECT)
 
     def _finalize_block(self, request: wire.RequestFinalizeBlock) -> wire.ResponseFinalizeBlock:
+        time_ms = self._time_ms(request)
         answer = self._app.finalize_block(
             abci.FinalizeBlockRequest(
                 height=request.height,
-                time_ms=self._time_ms(request),
+                time_ms=time_ms,
                 proposer=self._proposer(request.proposer_address),
                 txs=request.txs,
             )
+        )
+        self._final = FinalBlock(
+            height=request.height,
+            time_ms=time_ms,
+            hash=request.hash,
+            txs=request.txs,
+            results=answer.tx_results,
+            app_hash=answer.app_hash,
         )
         return wire.ResponseFinalizeBlock(tuple(_result(result) for result in answer.tx_results), answer.app_hash)
 
     def _commit(self, _: wire.RequestCommit) -> wire.ResponseCommit:
         answer = self._app.commit()
         self._height = self._app.info().height
+        if self._final is not None:
+            self._follower.committed(self._final)
+            self._final = None
         return wire.ResponseCommit(answer.retain_height)
 
     def _proposer(self, address: bytes) -> bytes:
@@ -265,7 +290,7 @@ class AbciService:
 
 def _result(result: abci.TxResult) -> wire.ExecTxResult:
     events = tuple(
-        wire.AbciEvent(event.kind, (wire.EventAttribute("data", event.data.hex()),)) for event in result.events
+        wire.AbciEvent(event.kind, (wire.EventAttribute(EVENT_KEY, event.data.hex()),)) for event in result.events
     )
     return wire.ExecTxResult(result.code, result.data, events)
 

@@ -13,8 +13,13 @@ import httpx2
 import msgspec
 
 from freehold.base.errors import FreeholdError, RemoteProtocolError, UnreachableError
+from freehold.consensus.abci.following import FinalBlock
+from freehold.consensus.abci.service import EVENT_KEY
+from freehold.consensus.application import Event, TxResult
 from freehold.light.genesis import TrustedGenesis, parse_time
+from freehold.light.headers import make_validator, make_validator_set
 from freehold.light.types import (
+    MAX_VALIDATORS,
     BlockID,
     BlockIDFlag,
     Commit,
@@ -23,11 +28,15 @@ from freehold.light.types import (
     LightBlock,
     PartSetHeader,
     SignedHeader,
+    ValidatorSet,
     Version,
 )
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 16 << 20
+MAX_CONNECTIONS: Final = 32  # the engine's own limit is 64
+IDLE_S: Final = 5.0  # the engine closes what is idle for ten
+PAGE: Final = 100
 
 
 class RpcError(FreeholdError):
@@ -35,21 +44,13 @@ class RpcError(FreeholdError):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """Where the engine stands: its newest block, whether it still fetches old ones, how many peers it has."""
+    """Where the engine stands: its newest and oldest block, whether it still fetches old ones, how many peers."""
 
     height: int
+    lowest_height: int
     app_hash: bytes
     catching_up: bool
     peers: int
-
-
-class FoundTx(msgspec.Struct, frozen=True):
-    """Where a transaction stands and what it did."""
-
-    height: int
-    index: int
-    code: int
-    data: bytes
 
 
 class CometClient:
@@ -57,7 +58,12 @@ class CometClient:
 
     def __init__(self, socket: Path) -> None:
         self._http = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(uds=str(socket)), base_url="http://engine", timeout=TIMEOUT_S
+            transport=httpx2.AsyncHTTPTransport(
+                uds=str(socket),
+                limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_S),
+            ),
+            base_url="http://engine",
+            timeout=TIMEOUT_S,
         )
 
     async def close(self) -> None:
@@ -75,7 +81,11 @@ class CometClient:
         sync = (await self._call("status"))["sync_info"]
         peers = int((await self._call("net_info"))["n_peers"])
         return EngineStatus(
-            int(sync["latest_block_height"]), bytes.fromhex(sync["latest_app_hash"]), bool(sync["catching_up"]), peers
+            int(sync["latest_block_height"]),
+            int(sync["earliest_block_height"]),
+            bytes.fromhex(sync["latest_app_hash"]),
+            bool(sync["catching_up"]),
+            peers,
         )
 
     async def submit(self, tx: bytes) -> tuple[int, str]:
@@ -90,26 +100,57 @@ class CometClient:
         answer = await self._call("broadcast_tx_sync", tx=base64.b64encode(tx).decode())
         return int(answer["code"]), str(answer["log"])
 
-    async def find_tx(self, tx_hash: bytes) -> FoundTx | None:
-        """Look a transaction up by its SHA-256; None when it is in no block that is indexed."""
-        try:
-            answer = await self._call("tx", hash=base64.b64encode(tx_hash).decode(), prove=False)
-        except RpcError as error:
-            if "not found" in error.message:
-                return None
-            raise
-        result = answer["tx_result"]
-        return FoundTx(
-            int(answer["height"]), int(answer["index"]), int(result["code"]), _base64(result.get("data") or "")
-        )
-
     async def waiting(self) -> tuple[int, int]:
         """How many transactions wait, and how large they are."""
         answer = await self._call("num_unconfirmed_txs")
         return int(answer["total"]), int(answer["total_bytes"])
 
+    async def final_block(self, height: int) -> FinalBlock:
+        """Get a block of the past with what it did.
+
+        Raises:
+            RpcError: that block is not kept any more, or not made yet.
+        """
+        block = await self._call("block", height=str(height))
+        done = await self._call("block_results", height=str(height))
+        try:
+            header = block["block"]["header"]
+            return FinalBlock(
+                height=height,
+                time_ms=parse_time(header["time"]).ms,
+                hash=bytes.fromhex(block["block_id"]["hash"]),
+                txs=tuple(_base64(tx) for tx in block["block"]["data"]["txs"] or ()),
+                results=tuple(_tx_result(result) for result in done["txs_results"] or ()),
+                app_hash=_base64(done["app_hash"] or ""),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _malformed("block", error) from None
+
+    async def validators(self, height: int) -> ValidatorSet:
+        """Get the validators who sign the block of a height.
+
+        Raises:
+            RpcError: that height is not kept any more, or too far ahead.
+        """
+        members: list[tuple[bytes, int]] = []
+        for page in range(1, -(-MAX_VALIDATORS // PAGE) + 1):
+            answer = await self._call("validators", height=str(height), page=str(page), per_page=str(PAGE))
+            try:
+                members += [
+                    (_base64(one["pub_key"]["value"]), int(one["voting_power"])) for one in answer["validators"]
+                ]
+                if len(members) >= int(answer["total"]):
+                    break
+            except (KeyError, TypeError, ValueError) as error:
+                raise _malformed("validators", error) from None
+        return make_validator_set([make_validator(key, power) for key, power in members])
+
     async def light_block(self, height: int, genesis: TrustedGenesis) -> LightBlock:
-        """Get the light block of a height; its validators are those of genesis, which do not change in rule-set 1.
+        """Get the light block of a height.
+
+        Args:
+            height: of the block.
+            genesis: its validators need not be asked for, where the header names them.
 
         Raises:
             RpcError: that block is not kept any more, or not made yet.
@@ -121,7 +162,9 @@ class CometClient:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _malformed("commit", error) from None
-        return LightBlock(signed, genesis.validators)
+        if signed.header.validators_hash == genesis.validators_hash:
+            return LightBlock(signed, genesis.validators)
+        return LightBlock(signed, await self.validators(height))
 
     async def _call(self, method: str, **params: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -183,6 +226,16 @@ def _commit_sig(value: dict[str, Any]) -> CommitSig:
         parse_time(value["timestamp"]),
         _base64(value["signature"] or ""),
     )
+
+
+def _tx_result(value: dict[str, Any]) -> TxResult:
+    events = tuple(
+        Event(event["type"], bytes.fromhex(attribute["value"]))
+        for event in value["events"] or ()
+        for attribute in event["attributes"]
+        if attribute["key"] == EVENT_KEY
+    )
+    return TxResult(int(value["code"]), _base64(value.get("data") or ""), events)
 
 
 def _block_id(value: dict[str, Any]) -> BlockID:

@@ -45,13 +45,14 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
     )
 
 
-def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card]) -> TrustedGenesis:
+def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card], *, rpc: str) -> TrustedGenesis:
     """Put genesis and settings into a home.
 
     Args:
         home: with its keys.
         genesis: the document.
         cards: of the other operators; its own may be among them.
+        rpc: `ip:port` of the HTTP face, written into ledger.toml where there is none.
 
     Raises:
         InvalidInputError: genesis does not name this home's validator, or the home has another one.
@@ -73,4 +74,6 @@ def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card]) -> Trusted
     write_file(home.genesis_path, genesis)
     peers = [f"{card.peer}@{card.address}" for card in cards if card.peer != own.peer]
     home.save_settings(Settings(own.name, own.address, peers))
+    if not home.rpc_settings_path.exists():
+        write_file(home.rpc_settings_path, f'listen = ["{rpc}"]\n'.encode())
     return document

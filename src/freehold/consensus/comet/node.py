@@ -7,6 +7,7 @@ engine cannot be kept running, `run` ends with the reason.
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 from freehold.base.errors import InvalidInputError, check
 from freehold.base.presets import Preset
+from freehold.consensus.abci.following import Follower
 from freehold.consensus.abci.messages import Request
 from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import AbciService
@@ -49,6 +51,7 @@ class CometNode:
         preset: Preset | None = None,
         make_application: Callable[[OperatorHome], tuple[Application, Callable[[], int]]] | None = None,
         told: Callable[[Request], None] = lambda _: None,
+        follower: Follower | None = None,
     ) -> None:
         """Bind the parts.
 
@@ -58,12 +61,14 @@ class CometNode:
             preset: gives the pace; that of genesis when None.
             make_application: opens the application and says how to read its newest block time; the ledger when None.
             told: called with each request of the engine.
+            follower: is told of each durable block.
         """
         self.home = home
         self._program = program
         self._preset = preset
         self._make = make_application or open_ledger
         self._told = told
+        self._follower = follower
         self.application: Application | None = None
         self.supervisor: Supervisor | None = None
 
@@ -86,12 +91,13 @@ class CometNode:
             application, last_time_ms = self._make(home)
             stack.callback(application.close)
             self.application = application
-            server = AbciServer(AbciService(application, home.genesis(), last_time_ms), home.socket, told=self._told)
+            service = AbciService(application, home.genesis(), last_time_ms, self._follower)
+            server = AbciServer(service, home.socket, told=self._told)
             stack.push_async_callback(server.stop)
             await server.start()
             with contextlib.suppress(FileNotFoundError):
                 home.rpc_socket.unlink()
-            command = [str(program), "start", "--home", str(home.engine)]
+            command = [*_tied(), str(program), "start", "--home", str(home.engine)]
             self.supervisor = Supervisor(command, home.engine / LOG_FILE)
             ready()
             await _either(self.supervisor, server)
@@ -117,6 +123,12 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
         return totals.time_ms if totals is not None else 0
 
     return application, last_time_ms
+
+
+def _tied() -> list[str]:
+    """What makes the engine end with this process, also by SIGKILL: it would hold port and folder a while longer."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 async def _either(supervisor: Supervisor, server: AbciServer) -> None:

@@ -100,6 +100,11 @@ class OperatorHome:
         """The chain's genesis document."""
         return self.folder / "genesis.json"
 
+    @property
+    def rpc_settings_path(self) -> Path:
+        """ledger.toml: where the HTTP face listens, and its limits."""
+        return self.folder / "ledger.toml"
+
     def make_keys(self, name: str, address: str) -> Card:
         """Make what is missing of the keys and give the public card; keys that are there are kept.
 

@@ -1,0 +1,51 @@
+"""What the application's own side tells of each block: followers need neither the engine's index nor its events.
+
+Both calls come from the threads that answer the engine, in the order of blocks; whoever follows from an event loop
+hands them over to it.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from freehold.consensus.application import TxResult
+
+
+class FinalBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A block that the application has executed and made durable.
+
+    Attributes:
+        height: of the block.
+        time_ms: its time as the application was told it.
+        hash: of its header.
+        txs: its transactions, in order.
+        results: theirs.
+        app_hash: after it; stands in the next header.
+    """
+
+    height: int
+    time_ms: int
+    hash: bytes
+    txs: tuple[bytes, ...]
+    results: tuple[TxResult, ...]
+    app_hash: bytes
+
+
+class Follower(Protocol):
+    """The calls; see the module."""
+
+    def committed(self, block: FinalBlock) -> None:
+        """Take in a block, after `Commit` made it durable and before the engine hears so."""
+
+    def left(self, tx: bytes, code: int) -> None:
+        """Take in that a waiting transaction was checked again and is refused now, with the application's code."""
+
+
+class NoFollower:
+    """Follows nothing."""
+
+    def committed(self, block: FinalBlock) -> None:
+        """Let it pass."""
+
+    def left(self, tx: bytes, code: int) -> None:
+        """Let it pass."""

@@ -15,7 +15,7 @@ _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}/?\Z", re.ASCII)
 
 
 class Settings(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """settings.toml: where the ledger answers."""
+    """settings.toml: where the ledger answers; several URLs with commas between them are asked in turn."""
 
     rpc: str = DEFAULT_RPC
 
@@ -73,11 +73,11 @@ class Home:
         named = os.environ.get("FREEHOLD_RPC")
         if named:
             settings.rpc = named
-        if _URL.match(settings.rpc) is None:
+        if not all(_URL.match(url.strip()) for url in settings.rpc.split(",")):
             raise InvalidInputError(
                 f"{settings.rpc[:80]!r} is not the URL of a ledger",
                 code="bad_url",
-                hint="write http://HOST:PORT in FREEHOLD_RPC or settings.toml",
+                hint="write http://HOST:PORT in FREEHOLD_RPC or settings.toml; several with commas between them",
             )
         return settings
 

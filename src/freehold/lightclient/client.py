@@ -13,24 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx2
 import msgspec
 
 from freehold.base.codec import Record, decode
 from freehold.base.errors import CodecError, FreeholdError, NotVerifiedError, RefusedError, UnreachableError
+from freehold.base.presets import MINIMAL
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import tx_id
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Header, LightBlock
 from freehold.light.verify import verify_light_block
+from freehold.lightclient.servers import Servers
 
 R = TypeVar("R", bound=Record)
 
 MAX_KEYS = 256
-MAX_RESPONSE_BYTES = 8 << 20
 MAX_TEXT = 300  # of a server's message
 COMMIT_POLL_S = 0.5
+STALE_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,10 @@ class _ErrorAnswer(msgspec.Struct):
     hint: str = ""
 
 
-@dataclass(frozen=True)
-class _Raw:
-    status: int
-    content: bytes
+def _tick_ms(genesis: TrustedGenesis) -> int:
+    values = genesis.app_state.get("values")
+    tick = values.get("tick_ms") if isinstance(values, dict) else None
+    return tick if isinstance(tick, int) else MINIMAL.tick_ms
 
 
 def boottime_ms() -> int:
@@ -120,7 +121,13 @@ def boottime_ms() -> int:
 
 
 class LedgerClient:
-    """A verifying reader of one RPC server; see the module. Safe for concurrent use in one event loop."""
+    """A verifying reader; see the module. Safe for concurrent use in one event loop.
+
+    Attributes:
+        url: of the RPC server, or of several with commas between them, asked in turn (`servers`).
+        genesis: what is trusted.
+        newest: the highest verified header.
+    """
 
     def __init__(self, url: str, genesis: TrustedGenesis, *, timeout_s: float = 10.0) -> None:
         self.url = url.rstrip("/")
@@ -128,9 +135,7 @@ class LedgerClient:
         self.newest: VerifiedHeader | None = None
         self._timeout_s = timeout_s
         self._known: tuple[str, LightBlock, bytes] | None = None  # the block verified last, as it came, and its hash
-        self._http = httpx2.AsyncClient(
-            base_url=self.url, timeout=timeout_s, trust_env=False, headers={"accept-encoding": "identity"}
-        )
+        self._servers = Servers(self.url, timeout_s, stale_ms=STALE_TICKS * _tick_ms(genesis))
 
     @property
     def chain_id(self) -> str:
@@ -139,7 +144,7 @@ class LedgerClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._servers.close()
 
     async def refresh(self, *, timeout_s: float | None = None) -> VerifiedHeader:
         """Fetch and verify the newest light block.
@@ -153,6 +158,7 @@ class LedgerClient:
         self._verify(answer.light_block, asked)
         if self.newest is None:  # _verify has just set it, or raised
             raise NotVerifiedError("no header was verified", code="no_header")
+        self._servers.judge(self.newest.time_ms)
         return self.newest
 
     async def light_block(self, height: int) -> LightBlock:
@@ -192,6 +198,8 @@ class LedgerClient:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
         if height is None and block.header.height < known:
             raise NotVerifiedError("the server answered from an older state than before", code="stale_state")
+        if height is None:
+            self._servers.judge(verified.time_ms)
         values: dict[bytes, bytes | None] = {}
         proofs: dict[bytes, bytes] = {}
         if len(answer.values) != len(keys):
@@ -271,6 +279,7 @@ class LedgerClient:
             )
         if newest is None or verified.height > newest.height:
             self.newest = verified
+            self._servers.floor = verified.height
         return block, verified
 
     async def _get(self, path: str, kind: Any, *, timeout_s: float | None = None) -> Any:
@@ -281,16 +290,7 @@ class LedgerClient:
 
     async def _call(self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None) -> Any:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        try:
-            # One limit over all of it: those of the HTTP library begin anew with each byte that a server drips.
-            async with asyncio.timeout(limit_s):
-                raw = await self._exchange(method, path, content, limit_s)
-        except (TimeoutError, httpx2.HTTPError, OSError) as error:
-            raise UnreachableError(
-                f"the ledger at {self.url} does not answer: {type(error).__name__}",
-                code="ledger_unreachable",
-                hint="is the grid up? `freehold grid status`; FREEHOLD_RPC names another server",
-            ) from error
+        raw = await self._servers.exchange(method, path, content, limit_s)
         if raw.status != 200:
             raise _server_error(raw.status, raw.content)
         try:
@@ -299,18 +299,6 @@ class LedgerClient:
             raise NotVerifiedError(
                 f"the server's answer is malformed: {_plain(str(error))}", code="bad_answer"
             ) from None
-
-    async def _exchange(self, method: str, path: str, content: bytes | None, timeout_s: float) -> _Raw:
-        headers = {"content-type": "application/json"} if content is not None else None
-        async with self._http.stream(method, path, content=content, headers=headers, timeout=timeout_s) as response:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise NotVerifiedError("the server compressed its answer, unasked", code="bad_answer")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_RESPONSE_BYTES:
-                    raise NotVerifiedError("the server's answer is too large", code="oversized")
-            return _Raw(response.status_code, bytes(body))
 
 
 def _server_error(status: int, content: bytes) -> FreeholdError:

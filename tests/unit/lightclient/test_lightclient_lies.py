@@ -20,7 +20,8 @@ from freehold.crypto.strkey import encode_account
 from freehold.ledger import keys
 from freehold.ledger.records import Account
 from freehold.ledger.transactions import Transfer, tx_id
-from freehold.lightclient.client import MAX_KEYS, MAX_RESPONSE_BYTES
+from freehold.lightclient.client import MAX_KEYS
+from freehold.lightclient.servers import MAX_RESPONSE_BYTES
 
 KEY = keys.account_key(TENANT.public)
 OTHER = keys.account_key(OWNERS[0].public)

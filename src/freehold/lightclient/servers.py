@@ -1,0 +1,154 @@
+"""The HTTP under the light client: one ledger's RPC servers, asked in turn.
+
+The server that answered last is asked first. One that is silent, unreachable or says that it cannot serve (5xx) is left
+for the next, and so is one whose newest header is old. A server that was just turned to may be a block behind the one
+before it: it is waited for until it has reached the height that this client has verified, so that the state never
+seems to go back. What a server says here is believed by nobody: `LedgerClient` verifies it.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+import msgspec
+
+from freehold.base.errors import NotVerifiedError, UnreachableError
+
+MAX_RESPONSE_BYTES: Final = 8 << 20
+CONNECT_S: Final = 2.0
+CATCH_UP_S: Final = 3.0
+CATCH_UP_POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response: its status and whole body."""
+
+    status: int
+    content: bytes
+
+
+class _Status(msgspec.Struct):
+    height: int
+
+
+class Servers:
+    """See the module. Safe for concurrent use in one event loop.
+
+    Attributes:
+        floor: the height that a server must have reached when it is turned to.
+    """
+
+    def __init__(self, urls: str, timeout_s: float, *, stale_ms: int) -> None:
+        """Bind the servers.
+
+        Args:
+            urls: one URL, or several with commas between them.
+            timeout_s: of a call that names no limit.
+            stale_ms: a newest header older than this is a reason to ask the next server, the next time.
+        """
+        self._stale_ms = stale_ms
+        self._urls = [url.strip().rstrip("/") for url in urls.split(",")]
+        self._at = 0
+        self.floor = 0
+        self._is_new = False
+        self._http = httpx2.AsyncClient(timeout=timeout_s, trust_env=False, headers={"accept-encoding": "identity"})
+
+    @property
+    def url(self) -> str:
+        """Of the server that is asked first."""
+        return self._urls[self._at]
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is another one to turn to."""
+        return len(self._urls) > 1
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    def turn(self, url: str) -> None:
+        """Leave a server for the next one, unless another caller has done so."""
+        if self.url == url and self.has_others:
+            self._at = (self._at + 1) % len(self._urls)
+            self._is_new = True
+
+    def judge(self, header_time_ms: int) -> None:
+        """Leave a server whose newest header is old: it may be cut off with too few validators to go on."""
+        if self.has_others and time.time_ns() // 1_000_000 - header_time_ms > self._stale_ms:
+            self.turn(self.url)
+
+    async def exchange(self, method: str, path: str, content: bytes | None, limit_s: float) -> Answer:
+        """Ask until a server answers, each one once.
+
+        Args:
+            method: of HTTP.
+            path: with its query.
+            content: a JSON body.
+            limit_s: over all of it.
+
+        Raises:
+            UnreachableError: no server answered in time.
+            NotVerifiedError: an answer broke its bounds.
+        """
+        reasons: list[str] = []
+        told: Answer | None = None  # by a server that could not serve; its words say more than silence
+        try:
+            # One limit over all of it: those of the HTTP library begin anew with each byte that a server drips.
+            async with asyncio.timeout(limit_s):
+                for _ in self._urls:
+                    url = self.url
+                    try:
+                        await self._catch_up(url)
+                        answer = await self._ask(url, method, path, content, limit_s)
+                        if answer.status < 500:
+                            return answer
+                        told = answer
+                        reasons.append(f"{url}: status {answer.status}")
+                    except (TimeoutError, httpx2.HTTPError, OSError) as error:
+                        reasons.append(f"{url}: {type(error).__name__}")
+                    self.turn(url)
+        except TimeoutError:
+            reasons.append(f"{self.url}: TimeoutError")
+            self.turn(self.url)
+        if told is not None:
+            return told
+        raise UnreachableError(
+            f"the ledger at {self._urls[0]} does not answer: {reasons[-1].rpartition(' ')[2]}"
+            if not self.has_others
+            else f"none of the ledger's servers answers: {'; '.join(reasons)}",
+            code="ledger_unreachable",
+            hint="is the grid up? `freehold grid status`; FREEHOLD_RPC names other servers",
+        )
+
+    async def _catch_up(self, url: str) -> None:
+        """Wait for a server that was just turned to; one that stays behind counts as silent."""
+        if not self._is_new:
+            return
+        async with asyncio.timeout(CATCH_UP_S):
+            while True:
+                answer = await self._ask(url, "GET", "/v1/status", None, CATCH_UP_S)
+                try:
+                    if msgspec.json.decode(answer.content, type=_Status).height >= self.floor:
+                        break
+                except (msgspec.DecodeError, ValueError, RecursionError):
+                    raise TimeoutError from None
+                await asyncio.sleep(CATCH_UP_POLL_S)
+        self._is_new = False
+
+    async def _ask(self, url: str, method: str, path: str, content: bytes | None, limit_s: float) -> Answer:
+        headers = {"content-type": "application/json"} if content is not None else None
+        connect_s = min(CONNECT_S, limit_s / len(self._urls)) if self.has_others else limit_s
+        timeout = httpx2.Timeout(limit_s, connect=connect_s)
+        async with self._http.stream(method, url + path, content=content, headers=headers, timeout=timeout) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise NotVerifiedError("the server compressed its answer, unasked", code="bad_answer")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise NotVerifiedError("the server's answer is too large", code="oversized")
+            return Answer(response.status_code, bytes(body))

@@ -38,6 +38,42 @@ class Validator(msgspec.Struct, frozen=True):
     power: int
 
 
+class VoteInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a validator did in the commit of the block before.
+
+    Attributes:
+        validator: its public key.
+        power: at that height.
+        signed: whether the commit holds its vote for that block.
+        extension: of its vote; the proposer alone is shown it.
+    """
+
+    validator: bytes
+    power: int
+    signed: bool
+    extension: bytes = b""
+
+
+class Misbehavior(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that the engine verified: what a validator did at a height.
+
+    Attributes:
+        validator: its public key.
+        power: at that height.
+        height: at which it misbehaved.
+        time_ms: of that height's block.
+        kind: ABCI's `MisbehaviorType`: 1 voted twice, 2 voted for a chain that is not ours.
+        total_power: of the whole set at that height.
+    """
+
+    validator: bytes
+    power: int
+    height: int
+    time_ms: int
+    kind: int
+    total_power: int
+
+
 class InfoResponse(msgspec.Struct, frozen=True):
     """What was last committed: height 0 before the first block, with an empty app hash before genesis."""
 
@@ -103,6 +139,8 @@ class PrepareProposalRequest(msgspec.Struct, frozen=True, kw_only=True):
     proposer: bytes  # public key
     txs: tuple[bytes, ...]
     max_tx_bytes: int
+    last_votes: tuple[VoteInfo, ...] = ()
+    misbehavior: tuple[Misbehavior, ...] = ()
 
 
 class PrepareProposalResponse(msgspec.Struct, frozen=True):
@@ -118,6 +156,8 @@ class ProcessProposalRequest(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int
     proposer: bytes
     txs: tuple[bytes, ...]
+    last_votes: tuple[VoteInfo, ...] = ()
+    misbehavior: tuple[Misbehavior, ...] = ()
 
 
 class ProcessProposalResponse(msgspec.Struct, frozen=True):
@@ -128,9 +168,10 @@ class ProcessProposalResponse(msgspec.Struct, frozen=True):
 
 
 class ExtendVoteRequest(msgspec.Struct, frozen=True):
-    """What the application adds to this validator's precommit."""
+    """What the application adds to this validator's precommit for a block."""
 
     height: int
+    block_hash: bytes = b""
 
 
 class ExtendVoteResponse(msgspec.Struct, frozen=True):
@@ -154,12 +195,14 @@ class VerifyVoteExtensionResponse(msgspec.Struct, frozen=True):
 
 
 class FinalizeBlockRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A decided block, to be executed."""
+    """A decided block, to be executed; its votes come without extensions."""
 
     height: int
     time_ms: int
     proposer: bytes
     txs: tuple[bytes, ...]
+    last_votes: tuple[VoteInfo, ...] = ()
+    misbehavior: tuple[Misbehavior, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
@@ -183,10 +226,14 @@ class TxResult(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FinalizeBlockResponse(msgspec.Struct, frozen=True):
-    """The results in the order of the block's transactions, and the app hash that they lead to."""
+    """The results in the order of the block's transactions, and the app hash that they lead to.
+
+    `validator_updates` change the set that votes from two heights on; power 0 removes.
+    """
 
     tx_results: tuple[TxResult, ...]
     app_hash: bytes
+    validator_updates: tuple[Validator, ...] = ()
 
 
 class CommitResponse(msgspec.Struct, frozen=True):

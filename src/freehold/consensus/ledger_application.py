@@ -7,6 +7,7 @@ Spec: docs/spec/embedded-engine.md, docs/spec/transactions.md.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -35,6 +36,7 @@ from freehold.ledger.genesis import initial_state, parse_preset
 from freehold.ledger.records import Account
 from freehold.ledger.state import read
 from freehold.ledger.transactions import Accept, Report, Verdict, beacon_signing_bytes, decode_tx
+from freehold.ledger.votes import Misbehavior, Vote
 from freehold.light.genesis import TrustedGenesis
 
 APP_VERSION: Final = 1
@@ -175,14 +177,14 @@ class LedgerApplication:
             return abci.PrepareProposalResponse(request.txs)
         signature = signer.sign(beacon_signing_bytes(self._chain_id, request.height))
         txs = [beacon_tx(request.height, signature), *request.txs]
-        block = BlockInput(request.height, request.time_ms, request.proposer, txs)
+        block = _block(request, txs)
         kept, result = propose_block(self.state, block, self._signatures.verify_decided)
-        self._proposed = (BlockInput(request.height, request.time_ms, request.proposer, kept), result)
+        self._proposed = (_block(request, kept), result)
         return abci.PrepareProposalResponse(tuple(kept))
 
     def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
         """Accept a block that begins with its proposer's valid beacon."""
-        block = BlockInput(request.height, request.time_ms, request.proposer, list(request.txs))
+        block = _block(request, request.txs)
         code = check_proposal(self.state, block, ed25519.verify)
         return abci.ProcessProposalResponse(code is Code.OK, "" if code is Code.OK else code.name.lower())
 
@@ -196,7 +198,7 @@ class LedgerApplication:
 
     def finalize_block(self, request: abci.FinalizeBlockRequest) -> FinalizeBlockResponse:
         """Execute a decided block and stage what it changes."""
-        block = BlockInput(request.height, request.time_ms, request.proposer, list(request.txs))
+        block = _block(request, request.txs)
         proposed, self._proposed = self._proposed, None
         if proposed is not None and proposed[0] == block and self.state.height == block.height - 1:
             result = proposed[1]  # our own proposal, executed when it was composed
@@ -204,7 +206,8 @@ class LedgerApplication:
             result = execute_block(self.state, block, self._signatures.verify_decided)
         app_hash = self.state.stage(request.height, result.changes)
         self._staged_height = request.height
-        return FinalizeBlockResponse(_results(result), app_hash)
+        updates = tuple(abci.Validator(key, power) for key, power in result.validator_updates)
+        return FinalizeBlockResponse(_results(result), app_hash, updates)
 
     def commit(self) -> abci.CommitResponse:
         """Make the staged version durable.
@@ -244,6 +247,23 @@ def genesis_preset(genesis: TrustedGenesis) -> Preset:
     if any(type(value) is not int for value in values.values()):
         raise InvalidInputError("a preset value of genesis is not a whole number", code="bad_genesis")
     return parse_preset(name, values)
+
+
+def _block(
+    request: abci.PrepareProposalRequest | abci.ProcessProposalRequest | abci.FinalizeBlockRequest,
+    txs: Sequence[bytes],
+) -> BlockInput:
+    return BlockInput(
+        request.height,
+        request.time_ms,
+        request.proposer,
+        list(txs),
+        [Vote(vote.validator, vote.power, vote.signed) for vote in request.last_votes],
+        [
+            Misbehavior(fault.validator, fault.power, fault.height, fault.time_ms, fault.kind, fault.total_power)
+            for fault in request.misbehavior
+        ],
+    )
 
 
 def _results(result: BlockResult) -> tuple[TxResult, ...]:

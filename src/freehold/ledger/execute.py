@@ -31,6 +31,7 @@ from freehold.ledger.transactions import (
     received_signing_bytes,
     tx_id,
 )
+from freehold.ledger.votes import Misbehavior, Vote
 
 MAX_NONCES_AHEAD: Final = 1_024
 _BEACON_PREFIX: Final = encode(BeaconTx(0, b""))[:8]
@@ -64,6 +65,8 @@ class BlockInput(msgspec.Struct, frozen=True):
     time_ms: int
     proposer: bytes  # public key
     txs: list[bytes]
+    last_votes: list[Vote] = []  # the commit of the block before, as this block holds it
+    misbehavior: list[Misbehavior] = []  # evidence that the engine verified and this block holds
 
 
 class TxResult(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +82,7 @@ class BlockResult(msgspec.Struct, frozen=True):
 
     results: list[TxResult]
     changes: dict[bytes, bytes | None]
+    validator_updates: list[tuple[bytes, int]] = []  # key and power, 0 for who leaves; in force two heights later
 
 
 def beacon_tx(height: int, signature: bytes) -> bytes:

@@ -6,6 +6,14 @@ from hypothesis import strategies as st
 
 from freehold.base.errors import CodecError
 from freehold.consensus.abci import messages as wire
+from freehold.consensus.abci.commits import (
+    AbciMisbehavior,
+    AbciValidator,
+    CommitInfo,
+    ExtendedCommitInfo,
+    ExtendedVoteInfo,
+    VoteInfo,
+)
 from freehold.consensus.abci.framing import (
     FrameBuffer,
     decode_request,
@@ -14,7 +22,7 @@ from freehold.consensus.abci.framing import (
     encode_response,
 )
 from freehold.light.types import PublicKey, Timestamp
-from freehold.light.wire import encode_varint, length_delimited
+from freehold.light.wire import Kind, encode_varint, length_delimited
 
 ECHO = bytes.fromhex("07 0a05 0a03 616263")
 FLUSH = bytes.fromhex("02 1200")
@@ -34,11 +42,35 @@ def test_the_shortest_messages_have_the_engines_bytes() -> None:
 
 def test_fields_that_are_not_used_are_passed_over() -> None:
     # RequestFinalizeBlock: txs, decided_last_commit (2), misbehavior (3), hash, height, time, next_validators_hash (7)
-    body = b"\x0a\x02hi" + b"\x12\x02\x08\x01" + b"\x1a\x00" + b"\x22\x01h" + b"\x28\x05" + b"\x32\x02\x08\x07"
+    body = b"\x0a\x02hi" + b"\x12\x02\x08\x01" + b"\x22\x01h" + b"\x28\x05" + b"\x32\x02\x08\x07"
     body += b"\x3a\x01n" + b"\x42\x01a" + b"\x8d\x06\x01\x02\x03\x04" + b"\x91\x06" + bytes(8) + b"\x98\x06\x05"
     frame = encode_varint(20 << 3 | 2) + length_delimited(body)
     assert decode_request(frame) == wire.RequestFinalizeBlock(
         txs=(b"hi",), hash=b"h", height=5, time=Timestamp(7), proposer_address=b"a"
+    )
+
+
+def test_votes_and_evidence_have_the_engines_bytes() -> None:
+    validator = bytes.fromhex("0a 01 61 18 0a")  # address (1), power (3)
+    vote = b"\x0a\x05" + validator + b"\x18\x02"
+    extended = b"\x0a\x05" + validator + b"\x1a\x01x" + b"\x22\x01s" + b"\x28\x02"
+    fault = b"\x08\x01" + b"\x12\x05" + validator + b"\x18\x07" + b"\x22\x02\x08\x03" + b"\x28\x1e"
+    tail = b"\x28\x08" + b"\x32\x02\x08\x07" + b"\x42\x01a"
+    member = AbciValidator(b"a", 10)
+    final = b"\x12" + length_delimited(b"\x08\x01\x12" + length_delimited(vote)) + b"\x1a" + length_delimited(fault)
+    assert wire.RequestFinalizeBlock.decode(final + tail) == wire.RequestFinalizeBlock(
+        height=8,
+        time=Timestamp(7),
+        proposer_address=b"a",
+        decided_last_commit=CommitInfo((VoteInfo(member, 2),)),
+        misbehavior=(AbciMisbehavior(1, member, 7, Timestamp(3), 30),),
+    )
+    prepare = b"\x1a" + length_delimited(b"\x12" + length_delimited(extended))
+    assert wire.RequestPrepareProposal.decode(prepare + tail) == wire.RequestPrepareProposal(
+        height=8,
+        time=Timestamp(7),
+        proposer_address=b"a",
+        local_last_commit=ExtendedCommitInfo((ExtendedVoteInfo(member, b"x", 2),)),
     )
 
 
@@ -137,9 +169,7 @@ def _plain() -> list[int]:
 
 
 def _empty(number: int) -> bytes:
-    """The shortest form of a request: gogoproto writes its time even when it is zero."""
-    kind = wire.REQUESTS[number]
-    has_time = any(field.name == "time" for field in kind.FIELDS)
-    time = next((field.number for field in kind.FIELDS if field.name == "time"), 0)
-    body = encode_varint(time << 3 | 2) + b"\0" if has_time else b""
+    """The shortest form of a request: gogoproto writes its time and its last commit even when they are empty."""
+    nested = [field.number for field in wire.REQUESTS[number].FIELDS if field.kind is Kind.MESSAGE]
+    body = b"".join(encode_varint(field << 3 | 2) + b"\0" for field in nested)
     return encode_varint(number << 3 | 2) + length_delimited(body)

@@ -8,6 +8,12 @@ from enum import IntEnum
 from typing import ClassVar, Final
 
 from freehold.base.limits import KIB, MAX_CHAIN_ID_BYTES, MIB
+from freehold.consensus.abci.commits import (
+    MAX_EXTENSION_BYTES,
+    AbciMisbehavior,
+    CommitInfo,
+    ExtendedCommitInfo,
+)
 from freehold.light.types import ADDRESS_BYTES, MAX_VALIDATORS, ZERO_TIME, PublicKey, Timestamp
 from freehold.light.wire import Field, Kind, Message
 
@@ -15,7 +21,6 @@ MAX_REQUEST_BYTES: Final = 8 * MIB  # genesis' app_state is the longest; a block
 MAX_TEXT_BYTES: Final = 4 * KIB
 MAX_KEY_BYTES: Final = 4 * KIB
 MAX_COUNT: Final = MAX_REQUEST_BYTES  # what is repeated is bounded by its bytes
-MAX_EXTENSION_BYTES: Final = 1 * MIB
 
 _HASH_BYTES: Final = 64
 
@@ -226,10 +231,14 @@ class RequestPrepareProposal(Request, frozen=True):
     height: int = 0
     time: Timestamp = ZERO_TIME
     proposer_address: bytes = b""
+    local_last_commit: ExtendedCommitInfo = ExtendedCommitInfo()
+    misbehavior: tuple[AbciMisbehavior, ...] = ()
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(1, "max_tx_bytes", Kind.INT64),
         Field(2, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(3, "local_last_commit", Kind.MESSAGE, ExtendedCommitInfo),
+        Field(4, "misbehavior", Kind.REPEATED, AbciMisbehavior, limit=MAX_COUNT),
         Field(5, "height", Kind.INT64),
         Field(6, "time", Kind.MESSAGE, Timestamp),
         Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
@@ -243,9 +252,13 @@ class RequestProcessProposal(Request, frozen=True):
     height: int = 0
     time: Timestamp = ZERO_TIME
     proposer_address: bytes = b""
+    proposed_last_commit: CommitInfo = CommitInfo()
+    misbehavior: tuple[AbciMisbehavior, ...] = ()
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(2, "proposed_last_commit", Kind.MESSAGE, CommitInfo),
+        Field(3, "misbehavior", Kind.REPEATED, AbciMisbehavior, limit=MAX_COUNT),
         Field(5, "height", Kind.INT64),
         Field(6, "time", Kind.MESSAGE, Timestamp),
         Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
@@ -288,9 +301,13 @@ class RequestFinalizeBlock(Request, frozen=True):
     height: int = 0
     time: Timestamp = ZERO_TIME
     proposer_address: bytes = b""
+    decided_last_commit: CommitInfo = CommitInfo()
+    misbehavior: tuple[AbciMisbehavior, ...] = ()
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+        Field(2, "decided_last_commit", Kind.MESSAGE, CommitInfo),
+        Field(3, "misbehavior", Kind.REPEATED, AbciMisbehavior, limit=MAX_COUNT),
         Field(4, "hash", Kind.BYTES, limit=_HASH_BYTES),
         Field(5, "height", Kind.INT64),
         Field(6, "time", Kind.MESSAGE, Timestamp),
@@ -452,9 +469,11 @@ class ResponseFinalizeBlock(Response, frozen=True):
 
     tx_results: tuple[ExecTxResult, ...] = ()
     app_hash: bytes = b""
+    validator_updates: tuple[ValidatorUpdate, ...] = ()
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(2, "tx_results", Kind.REPEATED, ExecTxResult, limit=MAX_COUNT),
+        Field(3, "validator_updates", Kind.REPEATED, ValidatorUpdate, limit=MAX_VALIDATORS),
         Field(5, "app_hash", Kind.BYTES, limit=_HASH_BYTES),
     )
 

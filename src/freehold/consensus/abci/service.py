@@ -20,11 +20,13 @@ from freehold.base.errors import InvalidInputError, LocalProtocolError, RefusedE
 from freehold.base.limits import KIB
 from freehold.consensus import application as abci
 from freehold.consensus.abci import messages as wire
+from freehold.consensus.abci.commits import AbciMisbehavior, CommitInfo, ExtendedCommitInfo, ExtendedVoteInfo
 from freehold.consensus.abci.following import FinalBlock, Follower, NoFollower
 from freehold.consensus.abci.proposal import choose
 from freehold.consensus.application import Application, CheckKind, CheckTxRequest, CheckTxResponse
 from freehold.consensus.errors import HeightUnavailableError
 from freehold.light.genesis import TrustedGenesis
+from freehold.light.types import BlockIDFlag, PublicKey
 
 CODESPACE: Final = "freehold"
 EVENT_KEY: Final = "data"  # the attribute that holds an event's record, in hex
@@ -216,6 +218,8 @@ class AbciService:
                 proposer=self._proposer(request.proposer_address),
                 txs=choose(request.txs, check, height=height, max_tx_bytes=request.max_tx_bytes),
                 max_tx_bytes=request.max_tx_bytes,
+                last_votes=self._votes(request.local_last_commit),
+                misbehavior=self._misbehavior(request.misbehavior),
             )
         )
         return wire.ResponsePrepareProposal(answer.txs)
@@ -226,13 +230,19 @@ class AbciService:
             return wire.ResponseProcessProposal(wire.Status.REJECT)
         answer = self._app.process_proposal(
             abci.ProcessProposalRequest(
-                height=request.height, time_ms=self._time_ms(request), proposer=proposer, txs=request.txs
+                height=request.height,
+                time_ms=self._time_ms(request),
+                proposer=proposer,
+                txs=request.txs,
+                last_votes=self._votes(request.proposed_last_commit),
+                misbehavior=self._misbehavior(request.misbehavior),
             )
         )
         return wire.ResponseProcessProposal(wire.Status.ACCEPT if answer.accept else wire.Status.REJECT)
 
     def _extend_vote(self, request: wire.RequestExtendVote) -> wire.ResponseExtendVote:
-        return wire.ResponseExtendVote(self._app.extend_vote(abci.ExtendVoteRequest(request.height)).extension)
+        answer = self._app.extend_vote(abci.ExtendVoteRequest(request.height, request.hash))
+        return wire.ResponseExtendVote(answer.extension)
 
     def _verify_vote_extension(self, request: wire.RequestVerifyVoteExtension) -> wire.ResponseVerifyVoteExtension:
         validator = self._keys.get(request.validator_address)
@@ -252,6 +262,8 @@ class AbciService:
                 time_ms=time_ms,
                 proposer=self._proposer(request.proposer_address),
                 txs=request.txs,
+                last_votes=self._votes(request.decided_last_commit),
+                misbehavior=self._misbehavior(request.misbehavior),
             )
         )
         self._final = FinalBlock(
@@ -262,7 +274,13 @@ class AbciService:
             results=answer.tx_results,
             app_hash=answer.app_hash,
         )
-        return wire.ResponseFinalizeBlock(tuple(_result(result) for result in answer.tx_results), answer.app_hash)
+        return wire.ResponseFinalizeBlock(
+            tuple(_result(result) for result in answer.tx_results),
+            answer.app_hash,
+            tuple(
+                wire.ValidatorUpdate(PublicKey(member.public_key), member.power) for member in answer.validator_updates
+            ),
+        )
 
     def _commit(self, _: wire.RequestCommit) -> wire.ResponseCommit:
         answer = self._app.commit()
@@ -271,6 +289,34 @@ class AbciService:
             self._follower.committed(self._final)
             self._final = None
         return wire.ResponseCommit(answer.retain_height)
+
+    def _votes(self, commit: CommitInfo | ExtendedCommitInfo) -> tuple[abci.VoteInfo, ...]:
+        """Name the validators by key; the engine lists the set of the height before, whoever is unknown is left out."""
+        return tuple(
+            abci.VoteInfo(
+                validator=self._keys[vote.validator.address],
+                power=vote.validator.power,
+                signed=vote.block_id_flag == BlockIDFlag.COMMIT,
+                extension=vote.vote_extension if isinstance(vote, ExtendedVoteInfo) else b"",
+            )
+            for vote in commit.votes
+            if vote.validator.address in self._keys
+        )
+
+    def _misbehavior(self, evidence: tuple[AbciMisbehavior, ...]) -> tuple[abci.Misbehavior, ...]:
+        """Name by key who misbehaved; whoever is unknown has nothing here to lose."""
+        return tuple(
+            abci.Misbehavior(
+                validator=self._keys[fault.validator.address],
+                power=fault.validator.power,
+                height=fault.height,
+                time_ms=fault.time.ms,
+                kind=fault.type,
+                total_power=fault.total_voting_power,
+            )
+            for fault in evidence
+            if fault.validator.address in self._keys
+        )
 
     def _proposer(self, address: bytes) -> bytes:
         key = self._keys.get(address)

@@ -5,7 +5,7 @@ all invariants (unless told otherwise).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.base.amounts import TOKEN
 from freehold.base.codec import encode
-from freehold.base.presets import MINIMAL, Preset
+from freehold.base.presets import MINIMAL, ElectionPreset, Preset
 from freehold.ledger import keys, leases, schedule
 from freehold.ledger.challenges import challenge_draw
 from freehold.ledger.codes import Code
@@ -22,6 +22,7 @@ from freehold.ledger.draw import draw
 from freehold.ledger.events import Event
 from freehold.ledger.execute import BlockInput, BlockResult, TxResult, beacon_tx, check_tx, execute_block
 from freehold.ledger.genesis import GenesisFarm, GenesisNode, app_state_document, initial_state
+from freehold.ledger.genesis_elections import GenesisBond
 from freehold.ledger.invariants import check_state
 from freehold.ledger.records import (
     Account,
@@ -41,6 +42,7 @@ from freehold.ledger.transactions import (
     FREE_BODIES,
     Accept,
     Body,
+    Bond,
     Claim,
     Deploy,
     LeaseOrder,
@@ -49,9 +51,14 @@ from freehold.ledger.transactions import (
     Report,
     Resources,
     Tx,
+    Upgrade,
     beacon_signing_bytes,
     tx_signing_bytes,
+    upgrade_bytes,
+    validator_possession_bytes,
 )
+from freehold.ledger.validator_sets import set_at
+from freehold.ledger.votes import Misbehavior
 
 CHAIN = "freehold-test"
 GENESIS_MS = 1_700_000_000_000
@@ -112,6 +119,29 @@ def sign_tx(key: Signer, body: Body, nonce: int, **fields: Any) -> bytes:
     return encode(msgspec.structs.replace(tx, signatures=signatures))
 
 
+class Engine:
+    """The engine's own view of who votes at which height, built from the changes that blocks return."""
+
+    def __init__(self, members: dict[bytes, int]) -> None:
+        self.sets = {1: members, 2: members}
+
+    def apply(self, height: int, updates: list[tuple[bytes, int]]) -> None:
+        """As CometBFT does: in force two heights later; it refuses to remove a stranger, or everybody."""
+        members = dict(self.sets[height + 1])
+        for key, power in updates:
+            assert power >= 0
+            if power:
+                members[key] = power
+            else:
+                del members[key]
+        assert members
+        self.sets[height + 2] = members
+
+    def proposer(self, height: int) -> bytes:
+        members = sorted(self.sets[height])
+        return members[height % len(members)]
+
+
 class Grid:
     """A ledger with its nodes. `blocks` keeps every block, so that a run can be replayed."""
 
@@ -127,18 +157,25 @@ class Grid:
         tenants: int = 2,
         make_key: Callable[[str], Signer] = Key,
         check_signature: Verify = verify,
+        validators: int = 1,
+        elections: ElectionPreset | None = None,
+        bond: int = 200 * TOKEN,
+        operator_tokens: int = 5_000 * TOKEN,
     ) -> None:
         self.preset = preset
         self.is_checked = is_checked
         self.check_signature = check_signature
         self.make_key = make_key
         self.validator = make_key("validator")
+        self.validators = [self.validator, *(make_key(f"validator-{number}") for number in range(1, validators))]
+        self.operators = [make_key(f"operator-{number}") for number in range(len(self.validators))] if elections else []
         self.faucet = make_key("faucet")
         self.farms = [make_key(f"farm-{number}") for number in range(farms)]
         self.nodes = [make_key(f"node-{number}") for number in range(farms * nodes_per_farm)]
         self.tenants = [make_key(f"tenant-{number}") for number in range(tenants)]
         self.owner = {node.public: self.farms[at // nodes_per_farm].public for at, node in enumerate(self.nodes)}
-        self.key = {key.public: key for key in [*self.nodes, *self.farms, *self.tenants, self.faucet]}
+        people = [*self.nodes, *self.farms, *self.tenants, self.faucet, *self.operators, *self.validators]
+        self.key = {key.public: key for key in people}
         document = app_state_document(
             preset,
             [GenesisFarm(farm.public, f"farm-{at}", "DE", "Berlin") for at, farm in enumerate(self.farms)],
@@ -147,9 +184,18 @@ class Grid:
                 for node in self.nodes
             ],
             faucet=self.faucet.public,
-            accounts={tenant.public: 1_000 * TOKEN for tenant in self.tenants},
+            accounts={tenant.public: 1_000 * TOKEN for tenant in self.tenants}
+            | {operator.public: operator_tokens for operator in self.operators},
+            elections=elections,
+            bonds=[
+                GenesisBond(validator.public, operator.public, bond)
+                for validator, operator in zip(self.validators, self.operators, strict=False)
+                if bond
+            ],
         )
-        self.state = initial_state(document, CHAIN, GENESIS_MS, [(self.validator.public, 10)])
+        members = [(validator.public, 10) for validator in self.validators]
+        self.state = initial_state(document, CHAIN, GENESIS_MS, members)
+        self.engine = Engine(dict(members))
         self.height = 0
         self.now = GENESIS_MS
         self.blocks: list[BlockInput] = []
@@ -162,14 +208,20 @@ class Grid:
 
     # -- blocks -------------------------------------------------------------------------------------------------
 
-    def block(self, *txs: bytes, dt: int | None = None) -> list[TxResult]:
+    def block(self, *txs: bytes, dt: int | None = None, faults: Sequence[Misbehavior] = ()) -> list[TxResult]:
         """Make one block `dt` ms after the last; gives the results of its transactions without the beacon's."""
         self.now += self.preset.tick_ms if dt is None else dt
         self.height += 1
-        beacon = beacon_tx(self.height, self.validator.sign(beacon_signing_bytes(CHAIN, self.height)))
-        block = BlockInput(self.height, self.now, self.validator.public, [beacon, *txs, *self.extra()])
+        proposer = self.key[self.engine.proposer(self.height)]
+        beacon = beacon_tx(self.height, proposer.sign(beacon_signing_bytes(CHAIN, self.height)))
+        block = BlockInput(
+            self.height, self.now, proposer.public, [beacon, *txs, *self.extra()], misbehavior=list(faults)
+        )
         result = execute_block(self.state, block, self.check_signature)
         apply_changes(self.state, result)
+        self.engine.apply(self.height, result.validator_updates)
+        for height in range(max(1, self.height - 1), self.height + 3):
+            assert dict(set_at(self.state, height)) == self.engine.sets[height]
         self.blocks.append(block)
         if self.is_checked:
             check_state(self.state)
@@ -195,6 +247,19 @@ class Grid:
 
     def check(self, data: bytes) -> Code:
         return check_tx(self.state, data, self.height + 1, self.check_signature).code
+
+    # -- validators ---------------------------------------------------------------------------------------------
+
+    def bond_body(self, owner: Signer, validator: Signer, amount: int, vrf_key: bytes = b"") -> Bond:
+        """The sender `owner` offers a validator, whose key agrees; it may propose once it is elected."""
+        self.key[validator.public] = validator
+        message = validator_possession_bytes(CHAIN, validator.public, owner.public, vrf_key)
+        return Bond(validator.public, vrf_key, validator.sign(message), amount)
+
+    def upgrade_body(self, height: int, rules: int, settings: list[int], signers: Iterable[Signer]) -> Upgrade:
+        """Agreed by `signers`."""
+        message = upgrade_bytes(CHAIN, height, rules, settings)
+        return Upgrade(height, rules, settings, sorted((key.public, key.sign(message)) for key in signers))
 
     # -- reading ------------------------------------------------------------------------------------------------
 

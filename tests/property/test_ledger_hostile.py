@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_grid import FEE, Grid, Key, state_digest
 
+from freehold.base.presets import MINIMAL_ELECTIONS
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import Body, Deploy, LeaseOrder, Probe, Report, Resources, Transfer
 
@@ -18,7 +19,7 @@ I64 = -(1 << 63)
 
 
 def build() -> Grid:
-    grid = Grid()
+    grid = Grid(validators=4, elections=MINIMAL_ELECTIONS)
     grid.block()
     grid.deploy(grid.tenants[0], [[0, 2]])
     grid.next_epoch()
@@ -32,7 +33,10 @@ INTS = st.one_of(
     st.sampled_from([I64, -1, 0, 1, 2, 31, 32, 255, 256, 1 << 31, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, U64]),
     st.integers(I64, U64),
 )
-KNOWN = [LEASE, *(key.public for key in [*GRID.nodes[:3], *GRID.farms[:2], *GRID.tenants, GRID.faucet])]
+KNOWN = [
+    LEASE,
+    *(key.public for key in [*GRID.nodes[:3], *GRID.farms[:2], *GRID.tenants, GRID.faucet, *GRID.validators[:2]]),
+]
 BYTES = st.one_of(st.sampled_from(KNOWN), st.binary(max_size=40), st.just(bytes(32)), st.just(bytes(64)))
 TEXTS = st.one_of(st.sampled_from(["", "web", "DE", "192.0.2.1:80", "/", "\x00"]), st.text(max_size=70))
 
@@ -55,7 +59,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return st.tuples(*[values(arg) for arg in args])
 
 
-SENDERS = [GRID.tenants[0], GRID.faucet, GRID.farms[0], GRID.nodes[0], GRID.nodes[2]]
+SENDERS = [GRID.tenants[0], GRID.faucet, GRID.farms[0], GRID.nodes[0], GRID.nodes[2], GRID.operators[0]]
 
 
 @pytest.mark.parametrize("body_type", BODIES, ids=lambda kind: kind.__name__)
@@ -98,7 +102,7 @@ def test_the_largest_numbers_do_not_overflow_what_is_stored() -> None:
 
 def test_every_body_is_tried() -> None:
     assert {Deploy, Report, Transfer} < set(BODIES)
-    assert len(BODIES) == 18
+    assert len(BODIES) == 24
     assert msgspec.structs.fields(LeaseOrder)
     assert msgspec.structs.fields(Probe)
     assert FEE > 0

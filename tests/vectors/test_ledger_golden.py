@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "property"))
@@ -21,11 +21,11 @@ from freehold.crypto.ed25519 import PrivateKey, verify  # noqa: E402
 from freehold.ledger import keys  # noqa: E402
 from freehold.ledger.codes import Code  # noqa: E402
 from freehold.ledger.epochs import beacon_value  # noqa: E402
+from freehold.ledger.rules import RULE_SETS  # noqa: E402
 from freehold.ledger.schedule import report_due_ms  # noqa: E402
 from freehold.ledger.transactions import (  # noqa: E402
     Accept,
     AddStake,
-    Body,
     Challenge,
     Claim,
     Close,
@@ -45,6 +45,7 @@ from freehold.ledger.transactions import (  # noqa: E402
     Transfer,
     Tx,
     UpdateNode,
+    Upgrade,
     Verdict,
     beacon_signing_bytes,
     challenge_id,
@@ -78,6 +79,7 @@ BODIES = [
     Challenge(A, 1),
     Verdict(A, True),
     Resolve(A),
+    Upgrade(1_000, 2, [1], [(A, bytes(64)), (B, bytes(64))]),
 ]
 
 
@@ -166,7 +168,7 @@ def test_nothing_has_changed() -> None:
 
 def test_every_body_and_family_has_a_vector() -> None:
     stored = json.loads(FILE.read_text(encoding="utf-8"))
-    assert set(stored["transactions"]) == {kind.__name__ for kind in get_args(Body)}
+    assert set(stored["transactions"]) == {kind.__name__ for kind in RULE_SETS[1].processes}
     assert set(stored["history"]["records"]) == set("PTabcdefklmnrst")
     assert keys.PARAMS == b"P"
 

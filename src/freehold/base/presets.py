@@ -1,4 +1,4 @@
-"""All values of rule-set 1 (docs/spec/presets.md), as two presets; no other module states one of these numbers.
+"""All values of the rules (docs/spec/presets.md), as two presets; no other module states one of these numbers.
 
 Times on the ledger are whole milliseconds of block time since the Unix epoch; durations carry their unit.
 """
@@ -97,3 +97,53 @@ MAINNET = Preset(
 )
 
 PRESETS = {preset.name: preset for preset in (MINIMAL, MAINNET)}
+
+
+class ElectionPreset(msgspec.Struct, frozen=True, kw_only=True):
+    """The values by which rule-set 2 elects validators; frozen into the ledger when elections begin."""
+
+    seats: int  # validators at most
+    max_candidates: int  # the table holds no more
+    min_bond: int
+    min_owners: int  # an election with fewer owners seats nobody
+    min_total_bond: int  # nor does one with less bonded in all
+    cap_permill: int  # of the power, for one owner; where owners are few, an equal share
+    era_epochs: int
+    unbonding_ms: int  # from the end of the era; longer than a light client's trust period
+    unbonding_blocks: int  # both must have passed, as for CometBFT's evidence
+    fee_permill: int  # the validators' share of fees
+    duplicate_vote_permill: int  # what is cut of a bond
+    light_attack_permill: int
+
+
+MINIMAL_ELECTIONS = ElectionPreset(
+    seats=8,
+    max_candidates=16,
+    min_bond=100 * TOKEN,
+    min_owners=3,
+    min_total_bond=300 * TOKEN,
+    cap_permill=250,
+    era_epochs=6,
+    unbonding_ms=3_600_000,
+    unbonding_blocks=100,
+    fee_permill=800,
+    duplicate_vote_permill=50,
+    light_attack_permill=1_000,
+)
+
+MAINNET_ELECTIONS = ElectionPreset(
+    seats=64,
+    max_candidates=128,
+    min_bond=10_000 * TOKEN,
+    min_owners=4,
+    min_total_bond=400_000 * TOKEN,
+    cap_permill=200,
+    era_epochs=24,
+    unbonding_ms=21 * 86_400_000,
+    unbonding_blocks=100_000,
+    fee_permill=800,
+    duplicate_vote_permill=50,
+    light_attack_permill=1_000,
+)
+
+ELECTIONS = {MINIMAL.name: MINIMAL_ELECTIONS, MAINNET.name: MAINNET_ELECTIONS}

@@ -58,6 +58,8 @@ class Purpose(Enum):
     # keys
     NODE_POSSESSION = "sign", "node-possession/1"
     ENDPOINT_SIGN = "sign", "endpoint/1"
+    VALIDATOR_POSSESSION = "sign", "validator-possession/1"
+    UPGRADE_SIGN = "sign", "upgrade/1"
     REQUEST_SIGN = "sign", "request/1"
     # Merkle mountain ranges
     MMR_INNER = "hash", "mmr-inner/1"

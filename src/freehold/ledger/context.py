@@ -35,7 +35,7 @@ def preset_of(params: Params) -> Preset:
 
 @lru_cache(maxsize=8)
 def read_params(data: bytes) -> tuple[Params, Preset]:
-    """Decode the parameters; they never change, so once per ledger."""
+    """Decode the parameters; only an upgrade changes them, so about once per ledger."""
     params = decode_record(data, Params)
     return params, preset_of(params)
 
@@ -65,6 +65,7 @@ class Context:
         "preset",
         "state",
         "time_ms",
+        "validator_updates",
         "verify",
     )
 
@@ -81,6 +82,7 @@ class Context:
         self.verify = verify
         self.events: list[Event] = []
         self.data = b""
+        self.validator_updates: list[tuple[bytes, int]] = []  # of the block: key and power, 0 for who leaves
 
     @property
     def totals(self) -> Totals:

@@ -99,6 +99,38 @@ class ChallengeResolved(Record, tag="resolved"):
     bounty: int
 
 
+class BondChanged(Record, tag="bond"):
+    """A bond was `bonded`, `added`, `withdrawn`, `released`, `ended`, `evicted` or `slashed`."""
+
+    validator: bytes
+    owner: bytes
+    change: str
+    amount: int
+
+
+class FeesClaimed(Record, tag="fees"):
+    """A validator's share of fees went to its owner."""
+
+    validator: bytes
+    owner: bytes
+    amount: int
+
+
+class ValidatorsChanged(Record, tag="validators"):
+    """Another set votes from `height` on: (public key, power) of what changes, power 0 leaves."""
+
+    height: int
+    era: int
+    changes: list[tuple[bytes, int]]
+
+
+class UpgradeAgreed(Record, tag="upgrade"):
+    """Other rules hold from `height` on."""
+
+    height: int
+    rules: int
+
+
 Event = (
     Transferred
     | FarmRegistered
@@ -111,4 +143,8 @@ Event = (
     | VerdictGiven
     | TermDecided
     | ChallengeResolved
+    | BondChanged
+    | FeesClaimed
+    | ValidatorsChanged
+    | UpgradeAgreed
 )

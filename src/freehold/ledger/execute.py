@@ -11,7 +11,7 @@ import msgspec
 
 from freehold.base.codec import decode, encode
 from freehold.base.errors import CodecError, LocalProtocolError
-from freehold.base.limits import ID_BYTES, MAX_BLOCK_TXS, MAX_SIGNERS, SIGNATURE_BYTES
+from freehold.base.limits import ID_BYTES, MAX_BLOCK_TXS, MAX_SIGNERS, MAX_TX_BYTES, SIGNATURE_BYTES
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
 from freehold.ledger.context import Context, Verify, load_params
@@ -23,20 +23,21 @@ from freehold.ledger.state import View, read
 from freehold.ledger.transactions import (
     FREE_BODIES,
     MAX_VALID_HEIGHTS,
+    TX_VERSION,
     BeaconTx,
     Claim,
     Tx,
     beacon_signing_bytes,
-    decode_tx,
     received_signing_bytes,
     tx_id,
 )
+from freehold.ledger.validator_sets import set_at
 from freehold.ledger.votes import Misbehavior, Vote
 
 MAX_NONCES_AHEAD: Final = 1_024
 _BEACON_PREFIX: Final = encode(BeaconTx(0, b""))[:8]
 _MAX_BEACON_BYTES: Final = 128
-_DECODE_CODES: Final = {"oversized": Code.OVERSIZED, "unknown_version": Code.UNKNOWN_VERSION}
+_DECODE_CODES: Final = {"oversized": Code.OVERSIZED}
 
 
 class Lane(IntEnum):
@@ -112,7 +113,7 @@ def _read_beacon(view: View, block: BlockInput, verify: Verify) -> bytes | Code:
     except CodecError:
         return Code.MISPLACED_BEACON
     params, _ = load_params(view)
-    if block.proposer not in {key for key, _ in params.validators} or tx.height != block.height:
+    if block.proposer not in dict(set_at(view, block.height)) or tx.height != block.height:
         return Code.BAD_BEACON
     message = beacon_signing_bytes(params.chain_id, block.height)
     if len(tx.signature) != SIGNATURE_BYTES or not verify(block.proposer, message, tx.signature):
@@ -165,12 +166,13 @@ def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool
     ctx = Context(view, height=block.height, time_ms=block.time_ms, verify=verify)
     rules = rules_at(ctx.params, block.height)
     begin_block(ctx, beacon)
+    rules.begin(ctx, block.misbehavior)
     ctx.state.commit()
     results, kept = [TxResult(Code.OK, b"", ctx.events)], [block.txs[0]]
     fees = 0
     for data in block.txs[1:]:
         ctx.events, ctx.data = [], b""
-        tx = _read_tx(data)
+        tx = _read_tx(data, rules)
         code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx, data)
         if code or isinstance(tx, Code):
             ctx.state.rollback()
@@ -182,9 +184,9 @@ def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool
         fees += _charge(tx)
         results.append(TxResult(Code.OK, ctx.data, ctx.events))
     if fees:
-        ctx.add_totals(fees=fees)
+        rules.end(ctx, fees)
         ctx.state.commit()
-    return kept, BlockResult(results, ctx.state.changes())
+    return kept, BlockResult(results, ctx.state.changes(), ctx.validator_updates)
 
 
 def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResult:
@@ -200,23 +202,28 @@ def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResul
         verify: checks a signature.
     """
     identity = tx_id(data)
-    tx = _read_tx(data)
+    rules = rules_at(load_params(view)[0], height)
+    tx = _read_tx(data, rules)
     if isinstance(tx, Code):
         return CheckResult(tx, Lane.USERS, b"", 0, 0, identity)
     lane = Lane.REPORTS if isinstance(tx.body, FREE_BODIES) else Lane.USERS
     totals = read(view, keys.TOTALS, Totals)
     ctx = Context(view, height=height, time_ms=totals.time_ms if totals else 0, verify=verify)
-    code = _apply(ctx, rules_at(ctx.params, height), tx, data, is_check=True)
+    code = _apply(ctx, rules, tx, data, is_check=True)
     return CheckResult(code, lane, tx.sender, tx.nonce, tx.fee, identity)
 
 
-def _read_tx(data: bytes) -> Tx | Code:
+def _read_tx(data: bytes, rules: RuleSet) -> Tx | Code:
+    """Decode a transaction; a body of later rules gets the code that a program without them gives."""
     if data.startswith(_BEACON_PREFIX):
         return Code.MISPLACED_BEACON
     try:
-        return decode_tx(data)
+        tx = decode(data, Tx, max_bytes=MAX_TX_BYTES)
     except CodecError as error:
         return _DECODE_CODES.get(error.code, Code.UNDECODABLE)
+    if type(tx.body) not in rules.processes:
+        return Code.UNDECODABLE
+    return tx if tx.version == TX_VERSION else Code.UNKNOWN_VERSION
 
 
 def _charge(tx: Tx) -> int:
@@ -226,9 +233,7 @@ def _charge(tx: Tx) -> int:
 
 def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_check: bool = False) -> Code:
     """Authorise a transaction and execute its body in the context's open transaction."""
-    process = rules.processes.get(type(tx.body))
-    if process is None:
-        return Code.MALFORMED_BODY
+    process = rules.processes[type(tx.body)]
     if tx.chain_id != ctx.chain_id:
         return Code.WRONG_CHAIN
     if tx.valid_until < ctx.height:

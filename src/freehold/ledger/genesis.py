@@ -13,12 +13,13 @@ from freehold.base.codec import Record, encode
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
 from freehold.base.limits import ID_BYTES, MAX_CHAIN_ID_BYTES, MAX_WITNESSES
-from freehold.base.presets import PRESETS, Preset
+from freehold.base.presets import PRESETS, ElectionPreset, Preset
 from freehold.crypto.strkey import decode_account, encode_account
 from freehold.ledger import keys
 from freehold.ledger.context import PARAMS_VERSION, TOTALS_VERSION, VALUE_NAMES, preset_values
 from freehold.ledger.farms import FARM_VERSION, HISTORY_VERSION, SLOT_VERSION, check_node_fields, new_node
 from freehold.ledger.fields import is_place
+from freehold.ledger.genesis_elections import ElectionsEntry, GenesisBond, election_records, elections_document
 from freehold.ledger.records import (
     ACCOUNT_VERSION,
     Account,
@@ -28,7 +29,7 @@ from freehold.ledger.records import (
     Params,
     Totals,
 )
-from freehold.ledger.rules import LATEST_VERSION, RULE_SETS
+from freehold.ledger.rules import RULE_SETS
 from freehold.ledger.transactions import Offer, Place, RegisterNode, Resources
 
 SUPPLY = 10_000_000 * TOKEN
@@ -90,7 +91,7 @@ class NodeEntry(_Strict, frozen=True):
 
 
 class AppState(_Strict, frozen=True):
-    """The `app_state` of a genesis document."""
+    """The `app_state` of a genesis document; without `elections` the validators of genesis stay."""
 
     rules: int
     preset: str
@@ -100,6 +101,7 @@ class AppState(_Strict, frozen=True):
     treasury: str
     farms: list[FarmEntry]
     nodes: list[NodeEntry]
+    elections: ElectionsEntry | None = None
 
 
 class GenesisFarm(msgspec.Struct, frozen=True):
@@ -131,6 +133,8 @@ def app_state_document(
     *,
     faucet: bytes | None = None,
     accounts: dict[bytes, int] | None = None,
+    elections: ElectionPreset | None = None,
+    bonds: list[GenesisBond] | None = None,
 ) -> dict[str, Any]:
     """Build the `app_state` of a new ledger from public keys alone: 10,000,000 tokens, and no other source.
 
@@ -140,8 +144,13 @@ def app_state_document(
         nodes: take part from epoch 0.
         faucet: an account with 1,000,000 tokens.
         accounts: further balances, in 10^-7 token.
+        elections: how validators are elected (then the ledger begins with rule-set 2); None: those of genesis stay.
+        bonds: of validators of genesis; each owner gets 10,000 tokens, as a farm does, or what the bond needs.
     """
     balances = {farm.owner: FARM_BALANCE for farm in farms}
+    for bond in bonds or []:
+        least = bond.bond + 2 * preset.record_deposit
+        balances[bond.owner] = max(balances.get(bond.owner, 0), FARM_BALANCE, least)
     if faucet is not None:
         balances[faucet] = balances.get(faucet, 0) + FAUCET_BALANCE
     for account, amount in (accounts or {}).items():
@@ -149,8 +158,8 @@ def app_state_document(
     treasury = SUPPLY - sum(balances.values())
     if treasury < 0:
         _refuse("the accounts hold more than the whole supply", "lower their balances")
-    return {
-        "rules": LATEST_VERSION,
+    document = {
+        "rules": 1 if elections is None else 2,
         "preset": preset.name,
         "values": {name: getattr(preset, name) for name in VALUE_NAMES},
         "accounts": [
@@ -177,6 +186,7 @@ def app_state_document(
             for node in nodes
         ],
     }
+    return document if elections is None else document | {"elections": elections_document(elections, bonds or [])}
 
 
 def initial_state(
@@ -213,6 +223,8 @@ def initial_state(
         builder.add_farm(farm)
     for number, node in enumerate(document.nodes):
         builder.add_node(number, node)
+    if document.elections is not None:
+        builder.records |= election_records(document.elections, dict(validators), preset.record_deposit, builder.take)
     builder.records[keys.PARAMS] = Params(
         version=PARAMS_VERSION,
         chain_id=chain_id,
@@ -288,6 +300,8 @@ def _preset_problem(preset: Preset) -> str:
 def _check_outer(document: AppState, chain_id: str, genesis_ms: int, validators: list[tuple[bytes, int]]) -> None:
     if document.rules not in RULE_SETS:
         _refuse(f"rules version {document.rules} is not known", "upgrade Freehold, or use the genesis of this network")
+    if document.elections is not None and document.rules < 2:
+        _refuse("rule-set 1 elects nobody", "take out elections, or begin with rule-set 2")
     if not 1 <= len(chain_id.encode("utf-8")) <= MAX_CHAIN_ID_BYTES:
         _refuse(f"the chain id must have 1 to {MAX_CHAIN_ID_BYTES} bytes", "choose another")
     if not 1 <= genesis_ms <= 1 << 53:
@@ -322,7 +336,8 @@ class _Builder:
             ACCOUNT_VERSION, balance, 0, self.preset.record_deposit, 0, []
         )
 
-    def _take(self, account: bytes, amount: int) -> None:
+    def take(self, account: bytes, amount: int) -> None:
+        """Take an amount from an account's balance, which keeps its own deposit."""
         record = self.records.get(keys.account_key(account))
         if not isinstance(record, Account):
             _refuse(f"{encode_account(account)} is not one of the accounts", "give it a balance under accounts")
@@ -342,7 +357,7 @@ class _Builder:
         if keys.farm_key(owner) in self.records:
             _refuse(f"{entry.owner} owns two farms", "one farm for each account")
         deposit = self.preset.record_deposit
-        self._take(owner, deposit)
+        self.take(owner, deposit)
         self.records[keys.farm_key(owner)] = Farm(FARM_VERSION, entry.name, place, 0, deposit)
 
     def add_node(self, slot: int, entry: NodeEntry) -> None:
@@ -369,7 +384,7 @@ class _Builder:
         deposit = self.preset.record_deposit
         if 0 < body.purse < deposit:
             _refuse(f"node {entry.node} has a purse below its record deposit", "give it more, or nothing")
-        self._take(farm_id, body.stake + body.purse + deposit)
+        self.take(farm_id, body.stake + body.purse + deposit)
         if body.purse:
             self._put_account(body.node, body.purse)
         self.records[keys.farm_key(farm_id)] = msgspec.structs.replace(farm, nodes=farm.nodes + 1)

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from freehold.base.errors import check
+from freehold.ledger import elections as voting
 from freehold.ledger import keys
+from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.context import preset_of
 from freehold.ledger.farms import LEASE_SLOT_BYTES, fits, plus
+from freehold.ledger.fee_shares import earned_of
 from freehold.ledger.pricing import lease_cost
 from freehold.ledger.records import (
     Account,
+    Candidates,
     ChallengeRecord,
     Deployment,
+    Elections,
     Farm,
     Lease,
     Node,
@@ -26,9 +31,12 @@ from freehold.ledger.records import (
     Params,
     TenantIndex,
     Totals,
+    ValidatorAddress,
+    ValidatorBond,
 )
-from freehold.ledger.state import R, decode_record
+from freehold.ledger.state import R, decode_record, read
 from freehold.ledger.transactions import Resources
+from freehold.ledger.validator_sets import known_sets
 
 
 class _Books:
@@ -50,6 +58,11 @@ class _Books:
             (key[:-1], key[-1]): row.lease for key, row in _family(state, lambda key: b"k" + key, NodeLease)
         }
         self.tenants = dict(_family(state, keys.tenant_key, TenantIndex))
+        self.bonds = dict(_family(state, keys.bond_key, ValidatorBond))
+        self.addresses = dict(_family(state, keys.validator_address_key, ValidatorAddress))
+        self.elections = read(state, keys.ELECTIONS, Elections)
+        self.candidates = read(state, keys.CANDIDATES, Candidates)
+        self.validator_sets = known_sets(state)
 
 
 def _family(state: Mapping[bytes, bytes], key_of: Callable[[bytes], bytes], kind: type[R]) -> Iterator[tuple[bytes, R]]:
@@ -76,6 +89,7 @@ def check_state(state: Mapping[bytes, bytes]) -> None:
     _check_nodes(books)
     _check_deployments(books)
     _check_challenges(books)
+    _check_validators(books)
 
 
 def total_tokens(state: Mapping[bytes, bytes]) -> int:
@@ -93,6 +107,9 @@ def _sum_tokens(books: _Books) -> int:
         + sum(deployment.deposit for deployment in books.deployments.values())
         + sum(lease.escrow + lease.bounty + lease.deposit for lease in books.leases.values())
         + sum(challenge.bond + challenge.bounty for challenge in books.challenges.values())
+        + sum(bond.stake + bond.deposit for bond in books.bonds.values())
+        + sum(part.amount for bond in books.bonds.values() for part in bond.unbonding)
+        + (books.elections.pool if books.elections is not None else 0)
     )
 
 
@@ -175,3 +192,49 @@ def _check_challenges(books: _Books) -> None:
     for record in books.challenges.values():
         slots = [slot for slot, _ in record.verdicts]
         check(len(set(slots)) == len(slots) and set(slots) <= set(record.witnesses), "one_verdict_a_witness")
+
+
+def _check_validators(books: _Books) -> None:
+    """Somebody always votes; bonds, the table of candidates, the newest set and the pool of fees agree."""
+    for members in books.validator_sets:
+        check(bool(members) and min(power for _, power in members) > 0, "validator_set_not_empty")
+        check(len({key for key, _ in members}) == len(members), "validators_named_once")
+    elections, table = books.elections, books.candidates
+    if elections is None or table is None:
+        check(not books.bonds, "no_bonds_without_elections")
+        return
+    newest = dict(books.validator_sets[-1])
+    for key, bond in books.bonds.items():
+        name = key.hex()
+        check(
+            min([bond.stake, bond.earned, *(part.amount for part in bond.unbonding)]) >= 0, "bond_positive", bond=name
+        )
+        check(len(bond.unbonding) <= MAX_UNBONDING, "unbonding_bounded", bond=name)
+        check(bond.power == newest.get(key, 0), "power_is_the_newest_set's", bond=name)
+        check(not (bond.is_removed and bond.is_listed), "removed_never_stands", bond=name)
+    check(
+        {key: validator_address(key) for key in books.bonds}
+        == {row.validator: address for address, row in books.addresses.items()},
+        "addresses_match",
+    )
+    listed = [(bond.stake, key, bond.owner) for key, bond in books.bonds.items() if bond.is_listed]
+    check(table.entries == sorted(listed, key=lambda row: (-row[0], row[1])), "candidates_match")
+    preset = voting.preset_of(elections)
+    check(len(table.entries) <= preset.max_candidates, "candidates_bounded")
+    check(elections.power == sum(bond.power for bond in books.bonds.values()), "power_matches")
+    earned = sum(earned_of(elections, bond) for bond in books.bonds.values())
+    check(elections.pool >= earned, "pool_covers_earnings", pool=elections.pool, earned=earned)
+    _check_cap(books, newest, preset.cap_permill)
+
+
+def _check_cap(books: _Books, newest: Mapping[bytes, int], cap_permill: int) -> None:
+    """No owner's power exceeds the cap, or an equal share where owners are few; once elections seat somebody."""
+    if books.elections is None or not books.elections.is_elected:
+        return
+    held: Counter[bytes] = Counter()
+    for key, power in newest.items():
+        bond = books.bonds.get(key)
+        held[bond.owner if bond is not None else key] += power
+    share = max(cap_permill, -(-voting.PERMILL // len(held)))
+    for owner, power in held.items():
+        check(power * voting.PERMILL <= share * sum(held.values()), "power_within_cap", owner=owner.hex())

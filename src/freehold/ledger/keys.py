@@ -2,6 +2,10 @@
 
 PARAMS = b"P"
 TOTALS = b"T"
+ELECTIONS = b"E"
+CANDIDATES = b"C"
+VALIDATOR_SETS = b"V"
+UPGRADE = b"U"
 
 
 def account_key(account: bytes) -> bytes:
@@ -67,3 +71,13 @@ def node_lease_key(node: bytes, slot: int) -> bytes:
 def tenant_key(account: bytes) -> bytes:
     """Key of a `TenantIndex`: the deployments of an account, so that one mnemonic finds them all again."""
     return b"t" + account
+
+
+def bond_key(validator: bytes) -> bytes:
+    """Key of a `ValidatorBond`."""
+    return b"v" + validator
+
+
+def validator_address_key(address: bytes) -> bytes:
+    """Key of a `ValidatorAddress`: the key behind a bonded validator's address, 20 bytes."""
+    return b"w" + address

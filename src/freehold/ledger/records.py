@@ -263,3 +263,82 @@ class TenantIndex(Record):
 
     version: int
     deployments: list[bytes]
+
+
+class ValidatorSets(Record):
+    """The validators by the height from which they vote, ascending; the first entry covers the height before.
+
+    Each is sorted by key and holds (public key, power). Only in the state since the first change; until then the
+    validators of genesis stand in `Params`.
+    """
+
+    version: int
+    sets: list[tuple[int, list[tuple[bytes, int]]]]
+
+
+class Elections(Record):
+    """The rules of elections and what validators earn. `values` are an `ElectionPreset`'s, in the order of its fields.
+
+    `fee_index` (16 bytes, fixed point with 32 bits of fraction) is what one unit of power has earned since elections
+    began; `pool` holds what was not yet claimed of it.
+    """
+
+    version: int
+    values: list[int]
+    era: int  # of the newest election
+    pool: int
+    fee_index: bytes
+    power: int  # of the newest set's members that have a bond
+    is_elected: bool  # the newest set came out of an election; else of genesis, or of what was left of a set
+
+
+class Candidates(Record):
+    """The table of candidates: (stake, validator, owner), highest stake first, then by key. Bounded."""
+
+    version: int
+    entries: list[tuple[int, bytes, bytes]]
+
+
+class Unbonding(Record):
+    """A part of a bond on its way back: due when both time and height are reached."""
+
+    amount: int
+    due_ms: int
+    due_height: int
+
+
+class ValidatorBond(Record):
+    """A candidate's bond. `power` is that of the newest set; `fee_mark` is the index up to which `earned` counts.
+
+    `is_listed` says that the table of candidates holds it; `is_removed`, that it misbehaved and never returns.
+    """
+
+    version: int
+    owner: bytes
+    vrf_key: bytes  # empty, or 32 bytes
+    stake: int
+    deposit: int
+    since_height: int
+    power: int
+    is_listed: bool
+    is_removed: bool
+    unbonding: list[Unbonding]
+    fee_mark: bytes
+    earned: int
+    slashed: list[tuple[int, int]]  # (height, time in ms) of what it was cut for, oldest first
+
+
+class ValidatorAddress(Record):
+    """The key of a bonded validator."""
+
+    version: int
+    validator: bytes
+
+
+class UpgradeRecord(Record):
+    """The newest agreed change of the rules; `settings` are read by the new rules when they begin."""
+
+    version: int
+    height: int
+    rules: int
+    settings: list[int]

@@ -1,29 +1,77 @@
 """Which rules hold at which height: each version is a table from body to its rule; old versions stay for replay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from freehold.base.errors import LocalProtocolError
-from freehold.ledger import accounts, challenges, deployments, farms, reports, settlement, transactions
+from freehold.ledger import (
+    accounts,
+    bonds,
+    challenges,
+    deployments,
+    elections,
+    farms,
+    fee_shares,
+    keys,
+    reports,
+    settlement,
+    slashing,
+    transactions,
+    upgrades,
+)
 from freehold.ledger.codes import Code
 from freehold.ledger.context import Context
-from freehold.ledger.records import Params
+from freehold.ledger.records import Elections, Params
 from freehold.ledger.transactions import Tx
+from freehold.ledger.votes import Misbehavior
 
 Process = Callable[[Context, Tx, Any], Code]
 
 
 class RuleSet(msgspec.Struct, frozen=True):
-    """One version of the rules."""
+    """One version of the rules.
+
+    Attributes:
+        version: as `Params.rules` names it.
+        processes: the rule of each body that this version knows.
+        begin: what a block does before its transactions, given the evidence that came with it.
+        end: how a block books the fees that its transactions paid.
+    """
 
     version: int
     processes: dict[type, Process]
+    begin: Callable[[Context, Sequence[Misbehavior]], None]
+    end: Callable[[Context, int], None]
+
+
+def _begin_1(_: Context, __: Sequence[Misbehavior]) -> None:
+    """Rule-set 1 has one fixed validator set."""
+
+
+def _end_1(ctx: Context, fees: int) -> None:
+    ctx.add_totals(fees=fees)
+
+
+def _begin_2(ctx: Context, misbehavior: Sequence[Misbehavior]) -> None:
+    record = elections.begin_rules_2(ctx)
+    if record is not None:
+        elections.choose_set(ctx, record, slashing.slash(ctx, record, misbehavior))
+
+
+def _end_2(ctx: Context, fees: int) -> None:
+    record = ctx.state.get(keys.ELECTIONS, Elections)
+    if record is None:
+        _end_1(ctx, fees)
+    else:
+        fee_shares.book_fees(ctx, fees, elections.preset_of(record).fee_permill)
 
 
 _RULES_1 = RuleSet(
     version=1,
+    begin=_begin_1,
+    end=_end_1,
     processes={
         transactions.Transfer: accounts.process_transfer,
         transactions.SetSigners: accounts.process_set_signers,
@@ -43,11 +91,25 @@ _RULES_1 = RuleSet(
         transactions.Challenge: challenges.process_challenge,
         transactions.Verdict: challenges.process_verdict,
         transactions.Resolve: challenges.process_resolve,
+        transactions.Upgrade: upgrades.process_upgrade,
     },
 )
 
-RULE_SETS = {rules.version: rules for rules in (_RULES_1,)}
-LATEST_VERSION = max(RULE_SETS)
+_RULES_2 = RuleSet(
+    version=2,
+    begin=_begin_2,
+    end=_end_2,
+    processes={
+        **_RULES_1.processes,
+        transactions.Bond: bonds.process_bond,
+        transactions.AddBond: bonds.process_add_bond,
+        transactions.WithdrawBond: bonds.process_withdraw_bond,
+        transactions.ReleaseBond: bonds.process_release_bond,
+        transactions.ClaimFees: bonds.process_claim_fees,
+    },
+)
+
+RULE_SETS = {rules.version: rules for rules in (_RULES_1, _RULES_2)}
 
 
 def rules_at(params: Params, height: int) -> RuleSet:
@@ -65,6 +127,6 @@ def rules_at(params: Params, height: int) -> RuleSet:
         raise LocalProtocolError(
             f"height {height} needs rules version {version}, this program knows {sorted(RULE_SETS)}",
             code="unknown_rules",
-            hint="upgrade Freehold before starting this node",
+            hint="install the Freehold release that knows them, then start this node again: its data stays as it is",
         )
     return rules

@@ -229,6 +229,57 @@ class Resolve(Record, tag=23):
     challenge: bytes
 
 
+class Bond(Record, tag=30):
+    """Offer a validator for election: the sender becomes its owner, `amount` and a deposit leave its balance.
+
+    `possession` is the consensus key's signature over `validator_possession_bytes`. `vrf_key` is empty or 32 bytes.
+    """
+
+    validator: bytes
+    vrf_key: bytes
+    possession: bytes
+    amount: int
+
+
+class AddBond(Record, tag=31):
+    """Move `amount` from the owner to its validator's bond."""
+
+    validator: bytes
+    amount: int
+
+
+class WithdrawBond(Record, tag=32):
+    """Take `amount` out of a bond; it stays liable until the unbonding time has passed. All of it retires it."""
+
+    validator: bytes
+    amount: int
+
+
+class ReleaseBond(Record, tag=33):
+    """Pay out what has been unbonded long enough; an ended bond goes away with its deposit and earnings."""
+
+    validator: bytes
+
+
+class ClaimFees(Record, tag=34):
+    """Pay a validator's share of fees to its owner; anyone may ask."""
+
+    validator: bytes
+
+
+class Upgrade(Record, tag=40):
+    """From `height` on the rules of version `rules` hold, with `settings` that they read.
+
+    `approvals` are (validator, signature over `upgrade_bytes`), ascending by key, of more than 2/3 of the power. Anyone
+    may send it. A ledger agrees on versions that a program may not know: such a program halts at that height.
+    """
+
+    height: int
+    rules: int
+    settings: list[int]
+    approvals: list[tuple[bytes, bytes]]
+
+
 Body = (
     Transfer
     | SetSigners
@@ -248,6 +299,12 @@ Body = (
     | Challenge
     | Verdict
     | Resolve
+    | Bond
+    | AddBond
+    | WithdrawBond
+    | ReleaseBond
+    | ClaimFees
+    | Upgrade
 )
 
 # Signed by a node's key, free, without a nonce; in the reports lane.
@@ -337,6 +394,18 @@ def lease_id(deployment: bytes, service: str, replica: int) -> bytes:
 def possession_bytes(chain_id: str, node: bytes, farm: bytes, box_key: bytes) -> bytes:
     """What a node's key signs to join a farm, so that nobody registers a key that is not theirs."""
     return signing_bytes(Purpose.NODE_POSSESSION, chain_id, node, farm, box_key)
+
+
+def validator_possession_bytes(chain_id: str, validator: bytes, owner: bytes, vrf_key: bytes) -> bytes:
+    """What a consensus key signs to be bonded by an owner, so that nobody offers a key that is not theirs."""
+    return signing_bytes(Purpose.VALIDATOR_POSSESSION, chain_id, validator, owner, vrf_key)
+
+
+def upgrade_bytes(chain_id: str, height: int, rules: int, settings: list[int]) -> bytes:
+    """What a validator signs to agree to other rules from a height on."""
+    return signing_bytes(
+        Purpose.UPGRADE_SIGN, chain_id, height.to_bytes(8, "big"), rules.to_bytes(4, "big"), encode(settings)
+    )
 
 
 def beacon_signing_bytes(chain_id: str, height: int) -> bytes:

@@ -83,7 +83,7 @@ def test_both_presets_can_work() -> None:
 
 
 def test_unknown_rules_refuse_to_run() -> None:
-    params = Params(1, CHAIN, 0, "minimal", [], [], b"", [(1, 1), (50, 2)])
+    params = Params(1, CHAIN, 0, "minimal", [], [], b"", [(1, 1), (50, 99)])
     assert rules_at(params, 49).version == 1
     with pytest.raises(LocalProtocolError) as caught:
         rules_at(params, 50)
@@ -106,7 +106,7 @@ def edit(path: list[str | int], value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 BAD = [
-    edit(["rules"], 2),
+    edit(["rules"], 99),
     edit(["rules"], "1"),
     edit(["preset"], "other"),
     edit(["preset"], KeyError),

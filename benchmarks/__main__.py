@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import agent_idle, lease_start, ledger_transfers, light_hop, state_tree
+from benchmarks import agent_idle, comet_transfers, lease_start, ledger_transfers, light_hop, state_tree
 from benchmarks.rows import Row
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -20,6 +20,7 @@ FULL: dict[str, Run] = {
     "state": state_tree.run,
     "light.hop": light_hop.run,
     "lease.start": lease_start.run,
+    "comet.transfers": comet_transfers.run,
     "agent.idle": agent_idle.run,
 }
 QUICK: dict[str, Run] = {
@@ -28,6 +29,7 @@ QUICK: dict[str, Run] = {
     "state": lambda: state_tree.run((10_000,)),
     "light.hop": lambda: light_hop.run(signatures=1_000),
     "lease.start": lambda: lease_start.run(rounds=5),
+    "comet.transfers": lambda: comet_transfers.run((1,), 2_000),
     "agent.idle": lambda: agent_idle.run(minutes=0.5, nodes=2),
 }
 

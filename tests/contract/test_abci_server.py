@@ -142,6 +142,25 @@ def test_answers_leave_in_order_whatever_is_done_first(tmp_path: Path) -> None:
     run(main)
 
 
+def test_no_check_is_left_waiting_for_another(tmp_path: Path) -> None:
+    """The engine waits for all answers before each commit: one that comes only with the next request stops it."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (_, path):
+            connections = [await Connection.open(path) for _ in range(4)]
+            await connections[0].ask(init_chain())
+
+            async def check(number: int, connection: Connection) -> None:
+                for round_ in range(400):
+                    tx = kv_tx(f"s{number}", 0, "x", str(round_))
+                    assert isinstance(await connection.ask(wire.RequestCheckTx(tx)), wire.ResponseCheckTx)
+
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(check(number, one) for number, one in enumerate(connections)))
+
+    run(main)
+
+
 def test_the_proposer_orders_by_fee_and_nonce_and_leaves_out_what_cannot_go(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as (_, path):

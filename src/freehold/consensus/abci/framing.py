@@ -5,10 +5,20 @@ Source: CometBFT v0.38.25 libs/protoio, abci/types/messages.go.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from freehold.base.errors import CodecError, check
-from freehold.consensus.abci.messages import MAX_REQUEST_BYTES, REQUESTS, RESPONSES, Request, Response
+from freehold.consensus.abci.messages import (
+    MAX_REQUEST_BYTES,
+    REQUESTS,
+    RESPONSES,
+    Request,
+    RequestFlush,
+    Response,
+    ResponseCheckTx,
+    ResponseFlush,
+)
 from freehold.light.wire import Message, decode_varint, encode_varint, length_delimited
 
 _LENGTH_BYTES: Final = 5  # of a length below 2^35
@@ -18,6 +28,9 @@ M = TypeVar("M", bound=Message)
 
 _REQUEST_NUMBERS: Final = {kind: number for number, kind in REQUESTS.items()}
 _RESPONSE_NUMBERS: Final = {kind: number for number, kind in RESPONSES.items()}
+_FLUSH: Final = RequestFlush()
+_FLUSH_FRAME: Final = bytes((_REQUEST_NUMBERS[RequestFlush] << 3 | _DELIMITED, 0))
+_OFTEN_THE_SAME: Final = (ResponseFlush, ResponseCheckTx)
 
 
 class FrameBuffer:
@@ -34,24 +47,28 @@ class FrameBuffer:
             CodecError: `oversized`, or a malformed length; the stream cannot be read any further.
         """
         self._data += data
-        start = 0
-        while (cut := self._next(start)) is not None:
+        whole, start = bytes(self._data), 0
+        while (cut := self._next(whole, start)) is not None:
             first, start = cut
-            yield bytes(self._data[first:start])
+            yield whole[first:start]
         del self._data[:start]
 
-    def _next(self, start: int) -> tuple[int, int] | None:
+    def _next(self, data: bytes, start: int) -> tuple[int, int] | None:
         """Give where the frame that begins at an offset has its content, if all of it is there."""
-        head = bytes(self._data[start : start + _LENGTH_BYTES])
-        if all(byte & 0x80 for byte in head):
-            if len(head) == _LENGTH_BYTES:
-                raise CodecError("the length of a message is malformed", code="oversized")
+        if start == len(data):
             return None
-        length, used = decode_varint(head, 0, len(head))
+        length, first = data[start], start + 1
+        if length >= 0x80:
+            head = data[start : start + _LENGTH_BYTES]
+            if all(byte & 0x80 for byte in head):
+                if len(head) == _LENGTH_BYTES:
+                    raise CodecError("the length of a message is malformed", code="oversized")
+                return None
+            length, first = decode_varint(data, start, len(data))
         if length > self._max_bytes:
             raise CodecError(f"a message of {length} bytes, at most {self._max_bytes} allowed", code="oversized")
-        end = start + used + length
-        return (start + used, end) if end <= len(self._data) else None
+        end = first + length
+        return (first, end) if end <= len(data) else None
 
 
 def decode_request(frame: bytes) -> Request:
@@ -60,6 +77,8 @@ def decode_request(frame: bytes) -> Request:
     Raises:
         CodecError: it is not exactly one request that is known here.
     """
+    if frame == _FLUSH_FRAME:  # the engine sends one with nearly every transaction
+        return _FLUSH
     return _decode(frame, REQUESTS)
 
 
@@ -79,6 +98,13 @@ def encode_request(request: Request) -> bytes:
 
 def encode_response(response: Response) -> bytes:
     """Write a response with its length."""
+    if type(response) in _OFTEN_THE_SAME:
+        return _encode_again(response)
+    return _encode(response, _RESPONSE_NUMBERS[type(response)])
+
+
+@lru_cache(1_024)
+def _encode_again(response: Response) -> bytes:
     return _encode(response, _RESPONSE_NUMBERS[type(response)])
 
 

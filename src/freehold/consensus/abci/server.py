@@ -33,12 +33,15 @@ from freehold.consensus.abci.service import AbciService
 from freehold.consensus.errors import EngineStoppedError
 
 MAX_CONNECTIONS: Final = 16  # four of the engine, and those of one that is being replaced
-MAX_UNANSWERED: Final = 4_096
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+MAX_UNANSWERED_READS: Final = 16  # each of at most READ_BYTES, so of some 16,000 requests
 CHECK_THREADS: Final = 2
 BATCH_TXS: Final = 128
 MAX_SOCKET_PATH_BYTES: Final = 100
 _ON_LOOP: Final = (RequestEcho, RequestFlush)
+
+Answer = bytes | asyncio.Future[bytes]  # a response as it goes to the engine
+Answers = asyncio.Queue[list[Answer] | None]  # what one read asked for, in order
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +72,9 @@ class AbciServer:
         self._consensus = ThreadPoolExecutor(1, "abci-consensus")
         self._queries = ThreadPoolExecutor(1, "abci-query")
         self._check_threads = ThreadPoolExecutor(CHECK_THREADS, "abci-check")
-        self._checks: deque[tuple[RequestCheckTx, asyncio.Future[Response]]] = deque()
+        self._checks: deque[tuple[RequestCheckTx, asyncio.Future[bytes]]] = deque()
         self._checking: set[asyncio.Task[None]] = set()
+        self._draining = 0  # of those, how many will look at `_checks` again; a task leaves the set later than that
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._halted: asyncio.Future[FreeholdError] | None = None
@@ -112,7 +116,7 @@ class AbciServer:
             await _close(writer)
             return
         self._connections.add(task)
-        answers: asyncio.Queue[asyncio.Future[Response] | None] = asyncio.Queue(MAX_UNANSWERED)
+        answers: Answers = asyncio.Queue(MAX_UNANSWERED_READS)
         reading = asyncio.create_task(self._read(reader, answers))
         writing = asyncio.create_task(self._write(answers, writer))
         try:
@@ -129,82 +133,98 @@ class AbciServer:
                 if isinstance(outcome, Exception):
                     log.debug("a connection of the engine ended: %s", outcome)
             while not answers.empty():  # nobody waits for these any more; what failed is in the log if it halted us
-                answer = answers.get_nowait()
-                if answer is not None:
-                    answer.add_done_callback(_forget)
+                for answer in answers.get_nowait() or ():
+                    if isinstance(answer, asyncio.Future):
+                        answer.add_done_callback(_forget)
             await _close(writer)
             self._connections.discard(task)
 
-    async def _read(
-        self, reader: asyncio.StreamReader, answers: "asyncio.Queue[asyncio.Future[Response] | None]"
-    ) -> None:
+    async def _read(self, reader: asyncio.StreamReader, answers: Answers) -> None:
         buffer = FrameBuffer()
         while data := await reader.read(READ_BYTES):
+            asked: list[Answer] = []
             try:
                 for frame in buffer.feed(data):
-                    request = decode_request(frame)
-                    await answers.put(self._answer(request))
+                    asked.append(self._answer(decode_request(frame)))
             except FreeholdError as error:
-                failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+                failed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
                 failed.set_exception(error)
-                await answers.put(failed)
+                await answers.put([*asked, failed])
+                return
+            if asked:
+                await answers.put(asked)
+
+    async def _write(self, answers: Answers, writer: asyncio.StreamWriter) -> None:
+        while (asked := await answers.get()) is not None:
+            ready = bytearray()
+            for answer in asked:
+                if isinstance(answer, asyncio.Future) and not answer.done() and ready:
+                    writer.write(bytes(ready))
+                    ready.clear()
+                ready += await self._outcome(answer)
+                if self.halted is not None:
+                    break
+            writer.write(bytes(ready))
+            await writer.drain()
+            if self.halted is not None:
                 return
 
-    async def _write(
-        self, answers: "asyncio.Queue[asyncio.Future[Response] | None]", writer: asyncio.StreamWriter
-    ) -> None:
-        while (answer := await answers.get()) is not None:
-            try:
-                response = await answer
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # whatever it is: the engine is told, and nothing goes on
-                reason = self._halt(error)
-                writer.write(encode_response(ResponseException(reason.message[:1_000])))
-                await writer.drain()
-                return
-            writer.write(encode_response(response))
-            if answers.empty():
-                await writer.drain()
+    async def _outcome(self, answer: Answer) -> bytes:
+        """Wait for an answer; whatever failed, the engine is told, and nothing goes on."""
+        if not isinstance(answer, asyncio.Future):
+            return answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return encode_response(ResponseException(self._halt(error).message[:1_000]))
 
-    def _answer(self, request: Request) -> "asyncio.Future[Response]":
+    def _answer(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
         self._told(request)
         if (reason := self.halted) is not None:
             raise reason
         if isinstance(request, RequestCheckTx):
-            waiting: asyncio.Future[Response] = loop.create_future()
+            waiting: asyncio.Future[bytes] = loop.create_future()
             self._checks.append((request, waiting))
-            if len(self._checking) < CHECK_THREADS:
+            if self._draining < CHECK_THREADS:
+                self._draining += 1
                 task = asyncio.create_task(self._drain_checks())
                 self._checking.add(task)
                 task.add_done_callback(self._checking.discard)
             return waiting
         if isinstance(request, _ON_LOOP):
-            done: asyncio.Future[Response] = loop.create_future()
-            done.set_result(self._service.handle(request))
-            return done
+            return self._handle(request)
         pool = self._queries if isinstance(request, RequestQuery) else self._consensus
-        return loop.run_in_executor(pool, self._service.handle, request)
+        return loop.run_in_executor(pool, self._handle, request)
+
+    def _handle(self, request: Request) -> bytes:
+        return encode_response(self._service.handle(request))
 
     async def _drain_checks(self) -> None:
-        loop = asyncio.get_running_loop()
-        check = self._service.check
-        while self._checks:
-            batch = [self._checks.popleft() for _ in range(min(BATCH_TXS, len(self._checks)))]
-            requests = [request for request, _ in batch]
-            try:
-                responses = await loop.run_in_executor(self._check_threads, _check_all, check, requests)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # told to the engine in its turn, by `_write`
-                for _, waiting in batch:
-                    if not waiting.done():
-                        waiting.set_exception(error)
-                return
-            for (_, waiting), response in zip(batch, responses, strict=True):
+        try:
+            while self._checks:
+                await self._check_batch([self._checks.popleft() for _ in range(min(BATCH_TXS, len(self._checks)))])
+        finally:
+            self._draining -= 1
+
+    async def _check_batch(self, batch: list[tuple[RequestCheckTx, asyncio.Future[bytes]]]) -> None:
+        requests = [request for request, _ in batch]
+        try:
+            responses = await asyncio.get_running_loop().run_in_executor(
+                self._check_threads, _check_all, self._service.check, requests
+            )
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # told to the engine in its turn, by `_write`
+            for _, waiting in batch:
                 if not waiting.done():
-                    waiting.set_result(response)
+                    waiting.set_exception(error)
+            return
+        for (_, waiting), response in zip(batch, responses, strict=True):
+            if not waiting.done():
+                waiting.set_result(response)
 
     def _halt(self, error: BaseException) -> FreeholdError:
         if (reason := self.halted) is not None:
@@ -224,11 +244,11 @@ class AbciServer:
         return reason
 
 
-def _check_all(check: Callable[[RequestCheckTx], Response], requests: list[RequestCheckTx]) -> list[Response]:
-    return [check(request) for request in requests]
+def _check_all(check: Callable[[RequestCheckTx], Response], requests: list[RequestCheckTx]) -> list[bytes]:
+    return [encode_response(check(request)) for request in requests]
 
 
-def _forget(answer: "asyncio.Future[Response]") -> None:
+def _forget(answer: asyncio.Future[bytes]) -> None:
     if not answer.cancelled():
         answer.exception()
 

@@ -27,6 +27,7 @@ from freehold.consensus.comet.operators import OperatorHome
 
 CHAIN: Final = "freehold-bench"
 FIRST_PORT: Final = 36_600
+FIRST_RPC_PORT: Final = 36_700
 START_LIMIT_S: Final = 60.0
 
 
@@ -81,8 +82,8 @@ def validators(count: int, app: App, app_state: dict[str, Any]) -> Iterator[list
         cards = [home.make_keys(f"v{index}", f"127.0.0.1:{FIRST_PORT + index}") for index, home in enumerate(homes)]
         genesis = genesis_of(cards, CHAIN, app_state)
         running = []
-        for home in homes:
-            settle(home, genesis, cards)
+        for index, home in enumerate(homes):
+            settle(home, genesis, cards, rpc=f"127.0.0.1:{FIRST_RPC_PORT + index}")
             running.append(Validator(home, []))
             stack.callback(_stop, running[-1])
             for command in _commands(home, app):

@@ -28,6 +28,9 @@ class KvApplication:
     def close(self) -> None:
         self.state.close()
 
+    def find_validator(self, address: bytes) -> bytes | None:
+        return None
+
     def info(self) -> abci.InfoResponse:
         root = self.state.app_hash
         return abci.InfoResponse(self.state.height, b"" if root == bytes(32) else root, 1)

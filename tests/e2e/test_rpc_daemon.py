@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_process import FAST, LedgerProcess, account, client_for, genesis_of, make_home, status_until
+from ledger_process import FAST, VALIDATOR, LedgerProcess, account, client_for, genesis_of, make_home, status_until
 
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import FreeholdError, RefusedError, UnreachableError
@@ -21,7 +21,7 @@ from freehold.client.session import sign_tx
 from freehold.crypto.strkey import encode_account
 from freehold.ledger.keys import account_key
 from freehold.ledger.records import Account
-from freehold.ledger.transactions import Transfer
+from freehold.ledger.transactions import Transfer, Upgrade, upgrade_bytes
 from freehold.lightclient.client import LedgerClient
 
 
@@ -267,3 +267,24 @@ async def nonce_of(client: LedgerClient) -> int:
     record = (await client.read([account_key(account(0).public)])).get(account_key(account(0).public), Account)
     assert record is not None
     return record.nonce
+
+
+def test_agreed_rules_that_the_program_does_not_know_end_it_and_say_what_to_install(home: Path, daemon: LedgerProcess):
+    url = daemon.wait_started()
+    rules = 99
+
+    async def agree(client: LedgerClient) -> Any:
+        height = (await client.get_json("/v1/status"))["height"] + 20
+        message = upgrade_bytes("e2e-ledger", height, rules, [])
+        body = Upgrade(height, rules, [], [(VALIDATOR.public, VALIDATOR.sign(message))])
+        return height, await client.submit(sign_tx("e2e-ledger", account(0), 0, FAST.min_fee, 5_000, body))
+
+    height, outcome = with_client(home, url, agree)
+    assert outcome.code == 0
+    last = failure(daemon, "unknown_rules", 1)
+    assert f"height {height} needs rules version {rules}" in last["message"]
+    assert "install" in last["hint"]
+    with LedgerProcess(home) as again:
+        last = failure(again, "unknown_rules", 1)
+        assert f"height {height} needs" in last["message"] and "install" in last["hint"]
+        assert not [line for line in again.lines if line["event"] == "started"]

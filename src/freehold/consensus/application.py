@@ -288,6 +288,12 @@ class Application(Protocol):
     def commit(self) -> CommitResponse:
         """Persist what `finalize_block` computed."""
 
+    def find_validator(self, address: bytes) -> bytes | None:
+        """Give the public key behind an address of 20 bytes, by which an engine names validators.
+
+        It is one of the sets around the newest block, of genesis, or has a bond; None for a stranger.
+        """
+
     def query(self, request: QueryRequest) -> QueryResponse:
         """Read the committed state.
 

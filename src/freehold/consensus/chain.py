@@ -320,6 +320,12 @@ class Chain:
             )
         )
         check(len(response.tx_results) == len(block.data.txs), "one_result_per_transaction")
+        if response.validator_updates:
+            raise LocalProtocolError(
+                f"block {block.header.height} elects validators, and the embedded engine has one fixed validator",
+                code="validators_fixed",
+                hint="elections need a ledger on CometBFT",
+            )
         return response
 
     def _advance(self, block: Block, commit: Commit, record: BlockRecord) -> CommittedBlock:

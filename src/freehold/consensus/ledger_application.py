@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Final
 
 from freehold.base.codec import encode
-from freehold.base.errors import InvalidInputError, check
+from freehold.base.errors import InvalidInputError, LocalProtocolError, check
 from freehold.base.presets import Preset
 from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlockResponse, Lane, TxResult
@@ -22,7 +22,9 @@ from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
 from freehold.crypto import ed25519
 from freehold.ledger import keys
+from freehold.ledger.bonds import validator_address
 from freehold.ledger.codes import Code
+from freehold.ledger.context import load_params
 from freehold.ledger.execute import (
     BlockInput,
     BlockResult,
@@ -33,9 +35,11 @@ from freehold.ledger.execute import (
     propose_block,
 )
 from freehold.ledger.genesis import initial_state, parse_preset
-from freehold.ledger.records import Account
+from freehold.ledger.records import Account, ValidatorAddress
+from freehold.ledger.rules import rules_at
 from freehold.ledger.state import read
 from freehold.ledger.transactions import Accept, Report, Verdict, beacon_signing_bytes, decode_tx
+from freehold.ledger.validator_sets import known_sets
 from freehold.ledger.votes import Misbehavior, Vote
 from freehold.light.genesis import TrustedGenesis
 
@@ -105,8 +109,15 @@ class LedgerApplication:
         Raises:
             InvalidInputError: genesis holds no preset of ours.
             StorageError: the state cannot be opened.
+            LocalProtocolError: the next height needs rules that this program does not know.
         """
         state = StateStore.open(folder / "state", genesis_preset(genesis).state_heights)
+        try:
+            if state.get(keys.PARAMS) is not None:
+                rules_at(load_params(state)[0], state.height + 1)
+        except LocalProtocolError:
+            state.close()
+            raise
         application = cls(state, signer, keep_blocks=keep_blocks)
         application._chain_id = genesis.chain_id
         return application
@@ -218,6 +229,15 @@ class LedgerApplication:
         self.state.commit()
         retain = self._staged_height - self._keep_blocks + 1 if self._keep_blocks else 0
         return abci.CommitResponse(max(retain, 0))
+
+    def find_validator(self, address: bytes) -> bytes | None:
+        """Give the key behind an address: of the sets around the newest block, of genesis, or of a bond."""
+        for members in known_sets(self.state):
+            for key, _ in members:
+                if validator_address(key) == address:
+                    return key
+        found = read(self.state, keys.validator_address_key(address), ValidatorAddress)
+        return found.validator if found is not None else None
 
     def query(self, request: abci.QueryRequest) -> abci.QueryResponse:
         """Read a kept version.

@@ -97,7 +97,12 @@ def beacon_tx(height: int, signature: bytes) -> bytes:
 
 
 def check_proposal(view: View, block: BlockInput, verify: Verify) -> Code:
-    """Check what makes a block acceptable as a whole: the proposer's beacon comes first, and there are not too many."""
+    """Check what makes a block acceptable as a whole: the proposer's beacon comes first, and there are not too many.
+
+    Raises:
+        LocalProtocolError: its rules are unknown: nothing may be said of it, and no vote given.
+    """
+    rules_at(load_params(view)[0], block.height)
     if len(block.txs) > MAX_BLOCK_TXS + 1:
         return Code.TOO_MANY
     beacon = _read_beacon(view, block, verify)

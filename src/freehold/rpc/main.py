@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError
+from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError, LocalProtocolError
 from freehold.consensus.embedded import EngineState
 from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto import ed25519
@@ -33,6 +33,7 @@ from freehold.rpc.service import Service
 
 STOP_LIMIT_S: Final = 1.5
 STATE_POLL_S: Final = 1.0
+UNKNOWN_RULES: Final = "unknown_rules"  # see `freehold.ledger.rules.rules_at`
 
 
 class Daemon:
@@ -121,6 +122,13 @@ class Daemon:
             if fields["state"] != before:
                 before = fields["state"]
                 self._log.write("engine_state", fields, level="info" if before == EngineState.RUNNING else "error")
+            if fields["code"] == UNKNOWN_RULES:
+                # nothing that this program could serve from here on: end, and say what to install
+                self._defect = LocalProtocolError(
+                    fields["message"], code=UNKNOWN_RULES, hint="install the release that knows them, then start again"
+                )
+                self._stopping.set()
+                return
             await asyncio.sleep(STATE_POLL_S)
 
 

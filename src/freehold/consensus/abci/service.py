@@ -1,8 +1,8 @@
 """What ABCI's messages mean for an `Application`.
 
 Two things the engine does not say as the application wants them are made here, the same on every validator:
-    proposer: the engine names its address; the application asks for the key, which is in genesis (rule-set 1 has one
-        fixed validator set).
+    validators: the engine names their addresses, the application wants their keys: those of genesis, and those that the
+        ledger knows of elections.
     time: the engine's block times grow by nanoseconds, the application's by whole milliseconds. A block's time is its
         header's, rounded down, or 1 ms after the block before it where that is later. While less than a third of the
         power lies, the median of the votes' times grows by 1 ms at least, and the two are the same.
@@ -225,7 +225,7 @@ class AbciService:
         return wire.ResponsePrepareProposal(answer.txs)
 
     def _process_proposal(self, request: wire.RequestProcessProposal) -> wire.ResponseProcessProposal:
-        proposer = self._keys.get(request.proposer_address)
+        proposer = self._key(request.proposer_address)
         if proposer is None:
             return wire.ResponseProcessProposal(wire.Status.REJECT)
         answer = self._app.process_proposal(
@@ -245,7 +245,7 @@ class AbciService:
         return wire.ResponseExtendVote(answer.extension)
 
     def _verify_vote_extension(self, request: wire.RequestVerifyVoteExtension) -> wire.ResponseVerifyVoteExtension:
-        validator = self._keys.get(request.validator_address)
+        validator = self._key(request.validator_address)
         accept = (
             validator is not None
             and self._app.verify_vote_extension(
@@ -294,20 +294,20 @@ class AbciService:
         """Name the validators by key; the engine lists the set of the height before, whoever is unknown is left out."""
         return tuple(
             abci.VoteInfo(
-                validator=self._keys[vote.validator.address],
+                validator=key,
                 power=vote.validator.power,
                 signed=vote.block_id_flag == BlockIDFlag.COMMIT,
                 extension=vote.vote_extension if isinstance(vote, ExtendedVoteInfo) else b"",
             )
             for vote in commit.votes
-            if vote.validator.address in self._keys
+            if (key := self._key(vote.validator.address)) is not None
         )
 
     def _misbehavior(self, evidence: tuple[AbciMisbehavior, ...]) -> tuple[abci.Misbehavior, ...]:
         """Name by key who misbehaved; whoever is unknown has nothing here to lose."""
         return tuple(
             abci.Misbehavior(
-                validator=self._keys[fault.validator.address],
+                validator=key,
                 power=fault.validator.power,
                 height=fault.height,
                 time_ms=fault.time.ms,
@@ -315,14 +315,21 @@ class AbciService:
                 total_power=fault.total_voting_power,
             )
             for fault in evidence
-            if fault.validator.address in self._keys
+            if (key := self._key(fault.validator.address)) is not None
         )
 
+    def _key(self, address: bytes) -> bytes | None:
+        """The key behind an address; it is a hash of the key, so what was found once holds for ever."""
+        known = self._keys.get(address)
+        if known is None and (known := self._app.find_validator(address)) is not None:
+            self._keys[address] = known
+        return known
+
     def _proposer(self, address: bytes) -> bytes:
-        key = self._keys.get(address)
+        key = self._key(address)
         if key is None:
             raise LocalProtocolError(
-                f"the engine decided a block of {address.hex()}, who is no validator of genesis",
+                f"the engine decided a block of {address.hex()}, who is no validator of this ledger",
                 code="unknown_proposer",
                 hint="give the engine's config/genesis.json and this home the same document",
             )

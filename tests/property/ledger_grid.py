@@ -194,6 +194,7 @@ class Grid:
             ],
         )
         members = [(validator.public, 10) for validator in self.validators]
+        self.document = document
         self.state = initial_state(document, CHAIN, GENESIS_MS, members)
         self.engine = Engine(dict(members))
         self.height = 0

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from ledger_process import FAST, VALIDATOR, LedgerProcess, account, client_for, genesis_of, make_home, status_until
 
@@ -288,3 +289,17 @@ def test_agreed_rules_that_the_program_does_not_know_end_it_and_say_what_to_inst
         last = failure(again, "unknown_rules", 1)
         assert f"height {height} needs" in last["message"] and "install" in last["hint"]
         assert not [line for line in again.lines if line["event"] == "started"]
+
+
+def test_the_operators_page_has_a_listener_of_its_own(home: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (home / "ledger.toml").open("a") as file:
+        file.write(f'metrics = "127.0.0.1:{port}"\n')
+    with LedgerProcess(home) as daemon:
+        url = daemon.wait_started()
+        page = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=10, trust_env=False)
+        assert page.status_code == 200 and "freehold_block_age_seconds" in page.text
+        assert httpx2.get(f"{url}/metrics", timeout=10, trust_env=False).status_code == 404
+        assert daemon.stop() == 0

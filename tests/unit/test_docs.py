@@ -23,6 +23,7 @@ WRITTEN = (
     "docs/errors.md",
     "docs/threat-model.md",
     "docs/dependencies.md",
+    "docs/runbook.md",
     *(f"docs/spec/{path.name}" for path in sorted(SPEC.glob("*.md"))),
     *(f"docs/decisions/{path.name}" for path in sorted((DOCS / "decisions").glob("*.md"))),
 )

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
@@ -36,6 +36,8 @@ _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosni
 _encode = msgspec.json.Encoder().encode
 
 Report = Callable[[str, dict[str, Any]], None]
+Answered = Callable[[str, int, float], None]
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class Gate:
@@ -80,13 +82,14 @@ class Gate:
             del self._active[client]
 
 
-def make_app(service: Service, rates: RateLimiter, report: Report) -> Starlette:
+def make_app(service: Service, rates: RateLimiter, report: Report, answered: Answered = lambda *_: None) -> Starlette:
     """Build the application.
 
     Args:
         service: answers.
         rates: how often a client may ask.
         report: called with a name and fields when the server itself is at fault.
+        answered: called with the route's name, the status and the seconds of each request.
     """
     gate = Gate(rates)
     version_text = version("freehold")
@@ -96,17 +99,19 @@ def make_app(service: Service, rates: RateLimiter, report: Report) -> Starlette:
         "/v1/genesis": (service.desk.genesis, "application/json", {}),
         "/openapi.json": (_encode(openapi.document(version_text)), "application/json", {}),
     }
-    routes = [
-        HttpRoute(route.path, _endpoint(service, gate, route, report), methods=[route.method]) for route in ROUTES
-    ]
+    routes = []
+    for route in ROUTES:
+        endpoint = _counted(route.name, answered, _endpoint(service, gate, route, report))
+        routes.append(HttpRoute(route.path, endpoint, methods=[route.method]))
     for path, (content, media, headers) in fixed.items():
-        routes.append(HttpRoute(path, _fixed(gate, content, media, headers), methods=["GET"]))
+        endpoint = _counted(path, answered, _fixed(gate, content, media, headers))
+        routes.append(HttpRoute(path, endpoint, methods=["GET"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
     app.router.redirect_slashes = False  # a path is right or wrong; redirects have no typed form
     return app
 
 
-def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Callable[..., Any]:
+def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Endpoint:
     async def answer(request: HttpRequest) -> Response:
         argument: Any = read_query(request, route.query)
         if route.body is not None:
@@ -146,7 +151,17 @@ def _endpoint(service: Service, gate: Gate, route: Route, report: Report) -> Cal
     return endpoint
 
 
-def _fixed(gate: Gate, content: bytes, media: str, headers: dict[str, str]) -> Callable[..., Any]:
+def _counted(name: str, answered: Answered, endpoint: Endpoint) -> Endpoint:
+    async def counted(request: HttpRequest) -> Response:
+        begun = time.monotonic()
+        response = await endpoint(request)
+        answered(name, response.status_code, time.monotonic() - begun)
+        return response
+
+    return counted
+
+
+def _fixed(gate: Gate, content: bytes, media: str, headers: dict[str, str]) -> Endpoint:
     async def endpoint(request: HttpRequest) -> Response:
         client = client_of(request.client.host if request.client else "")
         try:

@@ -25,13 +25,15 @@ Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ledger.toml: where to listen (`ip:port`, `[ip6]:port`), and how many points a client may spend.
 
-    A light request costs one point, a heavy one more (docs/spec/rpc.md). `keep_blocks` of 0 keeps all.
+    A light request costs one point, a heavy one more (docs/spec/rpc.md). `keep_blocks` of 0 keeps all. `metrics` is
+    where Prometheus finds its page (docs/runbook.md), for the operator alone; nowhere when it is empty.
     """
 
     listen: Annotated[list[str], Meta(min_length=1, max_length=MAX_LISTEN)]
     points_per_second: Rate = 500.0
     points_burst: Rate = 2_000.0
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
+    metrics: str = ""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class DaemonHome(msgspec.Struct, frozen=True):
         folder: the home.
         settings: of ledger.toml.
         addresses: where to listen.
+        metrics: where to listen for Prometheus; None for nowhere.
         genesis: parsed.
         genesis_bytes: as they are served.
         validator: the key that signs blocks.
@@ -60,6 +63,7 @@ class DaemonHome(msgspec.Struct, frozen=True):
     folder: Path
     settings: Settings
     addresses: tuple[Address, ...]
+    metrics: Address | None
     genesis: TrustedGenesis
     genesis_bytes: bytes
     validator: PrivateKey
@@ -91,6 +95,7 @@ def load_home(folder: Path) -> DaemonHome:
         folder,
         settings,
         tuple(parse_address(text) for text in settings.listen),
+        parse_address(settings.metrics) if settings.metrics else None,
         parse_genesis(genesis_bytes),
         genesis_bytes,
         read_key(folder / "validator.key"),

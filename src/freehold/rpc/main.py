@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,11 @@ from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto import ed25519
 from freehold.crypto.strkey import encode_account
 from freehold.rpc.app import make_app
-from freehold.rpc.config import DaemonHome, load_home
+from freehold.rpc.config import Address, DaemonHome, load_home
 from freehold.rpc.engines import RunningLedger, open_engine
 from freehold.rpc.faucet import Faucet
 from freehold.rpc.logs import JsonLog
+from freehold.rpc.metrics import Metrics, make_metrics_app
 from freehold.rpc.rates import RateLimiter
 from freehold.rpc.server import Server, listen, make_server
 from freehold.rpc.service import Service
@@ -69,13 +71,19 @@ class Daemon:
             stack.callback(service.close)
             following = await ledger.start()
             rates = RateLimiter(home.settings.points_per_second, home.settings.points_burst)
-            app = make_app(service, rates, lambda event, fields: self._log.write(event, fields, level="error"))
+            metrics = Metrics(ledger.desk, home.folder)
+            if home.metrics is not None:
+                await stack.enter_async_context(_showing(metrics, home.metrics))
+            app = make_app(service, rates, self._report, metrics.answered)
             await self._serve(make_server(app), sockets, ledger, following)
             self._log.write("stopping", {"height": ledger.desk.standing().height})
         if self._defect is not None:
             raise self._defect
         self._log.write("stopped")
         return ExitCode.DONE
+
+    def _report(self, event: str, fields: dict[str, Any]) -> None:
+        self._log.write(event, fields, level="error")
 
     async def _serve(
         self, server: Server, sockets: list[socket.socket], ledger: RunningLedger, following: asyncio.Task[None]
@@ -141,6 +149,7 @@ def describe(home: DaemonHome) -> dict[str, Any]:
         "genesis": home.genesis.digest.hex(),
         "preset": preset.name,
         "listen": [str(address) for address in home.addresses],
+        "metrics": str(home.metrics) if home.metrics is not None else None,
         "validator": home.validator.public.hex(),
         "validators": len(home.genesis.validators.validators),
         "faucet": encode_account(home.faucet.public) if home.faucet is not None else None,
@@ -179,6 +188,23 @@ def main(arguments: list[str] | None = None) -> int:
     except InvariantError as error:
         log.write("failed", {"code": "invariant_broken", "message": str(error)}, level="error")
         return ExitCode.FAILED
+
+
+@contextlib.asynccontextmanager
+async def _showing(metrics: Metrics, address: Address) -> AsyncIterator[None]:
+    """Serve the metrics' page meanwhile."""
+    opened = _open(str(address), address.host, address.port)
+    server = make_server(make_metrics_app(metrics))
+    serving = asyncio.create_task(server.serve([opened]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        done, _ = await asyncio.wait({serving}, timeout=STOP_LIMIT_S)
+        if not done:
+            serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        opened.close()
 
 
 def _open(name: str, host: str, port: int) -> socket.socket:

@@ -124,7 +124,7 @@ def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
         },
         "storage": {"discard_abci_responses": False},
         "tx_index": {"indexer": "null"},
-        "instrumentation": {"prometheus": False},
+        "instrumentation": {"prometheus": bool(settings.metrics), "prometheus_listen_addr": settings.metrics},
     }
     lines = ["# Written by Freehold at each start; change validator.toml instead."]
     for name, values in sections.items():

@@ -57,12 +57,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         listen: `ip:port` at which this engine is reached by its peers.
         peers: `id@ip:port` of others.
         keep_blocks: 0 for all.
+        metrics: `ip:port` at which Prometheus finds the engine's own page; empty for nowhere.
     """
 
     name: str
     listen: str
     peers: Annotated[list[str], Meta(max_length=MAX_PEERS)] = []
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
+    metrics: str = ""
 
 
 class OperatorHome:
@@ -174,6 +176,8 @@ class OperatorHome:
             id_, _, address = peer.partition("@")
             _check_peer(id_)
             check_address(address)
+        if settings.metrics:
+            check_address(settings.metrics)
         return settings
 
     def save_settings(self, settings: Settings) -> None:
@@ -185,7 +189,7 @@ class OperatorHome:
         peers = ", ".join(f'"{peer}"' for peer in settings.peers)
         text = (
             f'name = "{settings.name}"\nlisten = "{settings.listen}"\npeers = [{peers}]\n'
-            f"keep_blocks = {settings.keep_blocks}\n"
+            f'keep_blocks = {settings.keep_blocks}\nmetrics = "{settings.metrics}"\n'
         )
         write_file(self.folder / "validator.toml", text.encode())
 

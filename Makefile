@@ -25,8 +25,8 @@ system: setup
 engine: setup
 	@.venv/bin/freehold ledger install
 
-demo: system
-	@.venv/bin/freehold-demo
+demo: system $(if $(filter-out 1,$(VALIDATORS)),engine)
+	@.venv/bin/freehold-demo --validators $(VALIDATORS)
 
 test: system engine
 	@.venv/bin/python -m pytest -m "not long"

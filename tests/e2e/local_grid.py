@@ -82,6 +82,7 @@ class LocalGrid:
     nodes: int = 4
     farms: int = 4
     preset: str = "minimal"
+    validators: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     forwards: dict[tuple[str, int], str] = field(default_factory=dict)
 
@@ -154,6 +155,7 @@ class LocalGrid:
     def up(self) -> dict[str, Any]:
         """Start the grid, or what is missing of it."""
         counts = ["--nodes", str(self.nodes), "--farms", str(self.farms), "--preset", self.preset]
+        counts += ["--validators", str(self.validators)]
         document = self.cli("grid", "up", *counts)
         self._marks.learn(document)
         return document
@@ -251,7 +253,7 @@ class LocalGrid:
 
     def last_logs(self, lines: int = 8) -> str:
         """The end of every daemon's log, for a failure's message."""
-        logs = sorted(self.home.glob("grid/*/daemon.log")) + sorted(self.home.glob("grid/nodes/*/daemon.log"))
+        logs = sorted(self.home.glob("grid/*/daemon.log")) + sorted(self.home.glob("grid/*/*/daemon.log"))
         return "\n".join(
             "\n".join([f"== {path}", *path.read_text(errors="replace").splitlines()[-lines:]]) for path in logs
         )
@@ -388,6 +390,8 @@ class Marks:
             self.namespaces[node["name"]] = node["namespace"]
             self.places[node["name"]] = Places(Path(node["home"]) / "data/runtime", node["node"][:16])
             self.tag = node["namespace"].partition("-")[0]
+        for validator in status["ledger"]["validators"]:
+            self.namespaces[validator["name"]] = validator["namespace"]
 
     def leftovers(self) -> list[str]:
         """Everything that still bears one of the names."""

@@ -1,12 +1,14 @@
 """A validator on CometBFT as people run it: the daemon with its HTTP face over the real engine, killed and started."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comet_process import make_validators
-from ledger_process import FAST, LedgerProcess, account, client_for
+from ledger_process import FAST, LedgerProcess, account, client_for, status_until
 
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import RefusedError
@@ -94,3 +96,49 @@ def test_a_validator_serves_and_survives_kill_9(tmp_path: Path) -> None:
         engine = engine_of(daemon)
         assert daemon.stop() == 0, daemon.lines
     assert not alive(engine)
+
+
+async def pay_on(client: LedgerClient, sent: list[int], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        sent.append((await client.submit(transfer(1, len(sent)))).height)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def survive(homes: list[Path], daemons: list[LedgerProcess], urls: list[str], stack: ExitStack) -> None:
+    client = await client_for(homes[0], ",".join(urls))
+    sent: list[int] = []
+    stop = asyncio.Event()
+    paying = asyncio.create_task(pay_on(client, sent, stop))
+    await until(lambda: len(sent) >= 3)
+    daemons[0].kill()  # the one that is asked, while it holds a payment
+    before = len(sent)
+    await until(lambda: len(sent) >= before + 5)
+    started = stack.enter_context(LedgerProcess(homes[0]))
+    again = await client_for(homes[0], await asyncio.to_thread(started.wait_started))
+    await until(lambda: len(sent) >= before + 8)
+    stop.set()
+    await paying
+    newest = max(sent) + 1
+    readers = [again, *[await client_for(homes[0], url) for url in urls[1:]]]
+    blocks = set()
+    for reader in readers:
+        await status_until(reader, lambda status: status["height"] >= newest)
+        blocks.add((await reader.light_block(newest)).header)
+        snapshot = await reader.read([account_key(SINK)], newest)
+        record = snapshot.get(account_key(SINK), Account)
+        assert record is not None and record.balance == len(sent) * TOKEN
+    assert len(blocks) == 1  # one header, so one root, on all four
+    for reader in (client, *readers):
+        await reader.close()
+
+
+def test_four_validators_survive_the_death_of_the_one_that_is_asked(tmp_path: Path) -> None:
+    homes = make_validators(tmp_path, 4)
+    with ExitStack() as stack:
+        daemons = [stack.enter_context(LedgerProcess(home)) for home in homes]
+        asyncio.run(survive(homes, daemons, [daemon.wait_started() for daemon in daemons], stack))

@@ -9,6 +9,7 @@ from freehold.base.errors import InvalidInputError
 from freehold.cli.output import Result, Table, say
 from freehold.client.home import Home, Settings
 from freehold.grid import lifecycle
+from freehold.grid.claims import load_layout
 from freehold.grid.layout import GridLayout
 
 app = App(name="grid", help="Start and stop a grid on this machine: a ledger, farms, nodes in namespaces of their own.")
@@ -35,18 +36,15 @@ def up(
     farms
         How many farms, each of its own owner and place.
     validators
-        Only 1 for now: the embedded ledger.
+        1 is the embedded ledger, whose one validator could rewrite it; 2 to 7 run CometBFT (`freehold ledger install`),
+        each in a namespace of its own: it goes on while more than two thirds of them are up.
     preset
         `minimal` (epochs of 10 s) or `mainnet` (epochs of an hour).
     home
         Where keys, ledger and nodes live; below your own home when left out.
     """
-    if validators != 1:
-        raise InvalidInputError(
-            "the embedded ledger has exactly one validator", code="bad_count", hint="leave --validators out"
-        )
     own = Home.default()
-    layout = lifecycle.up(_folder(home), nodes=nodes, farms=farms, preset=preset, say=say)
+    layout = lifecycle.up(_folder(home), nodes=nodes, farms=farms, preset=preset, say=say, validators=validators)
     own.write(own.genesis_path, layout.genesis_path.read_bytes())
     own.save_settings(Settings(rpc=layout.url))
     document = lifecycle.status(layout)
@@ -69,16 +67,16 @@ def down(*, home: HomeOption = None, json: bool = False) -> Result:
 
 @app.command
 def kill(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
-    """Kill a node of the local grid as a power cut would: SIGKILL to its agent and every process of its containers.
+    """Kill a node or validator of the local grid as a power cut would: SIGKILL to all its processes, containers too.
 
     Parameters
     ----------
     node
-        Its name, such as ghent-1, or the first digits of its id.
+        Its name, such as ghent-1 or validator-2, or the first digits of a node's id.
     home
         The grid's folder.
     """
-    killed = lifecycle.kill_node(_require(home), node, say)
+    killed = lifecycle.kill(_require(home), node, say)
     return Result({"killed": killed.name}, f"{killed.name} is dead; `freehold grid start {killed.name}` brings it back")
 
 
@@ -98,17 +96,16 @@ def add(*, home: HomeOption = None, json: bool = False) -> Result:
 
 @app.command
 def start(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
-    """Start the agent of a node again.
+    """Start the agent of a node, or a validator, again.
 
     Parameters
     ----------
     node
-        Its name, such as ghent-1, or the first digits of its id.
+        Its name, such as ghent-1 or validator-2, or the first digits of a node's id.
     home
         The grid's folder.
     """
-    found = lifecycle.find_node(_require(home), node)
-    pid = lifecycle.start_node(found)
+    found, pid = lifecycle.start(_require(home), node)
     return Result({"started": found.name, "pid": pid}, f"{found.name} runs again (pid {pid})")
 
 
@@ -126,7 +123,7 @@ def status(*, home: HomeOption = None, json: bool = False) -> Result:
 
 
 def _require(home: Path | None) -> GridLayout:
-    layout = lifecycle.load_layout(_folder(home))
+    layout = load_layout(_folder(home))
     if layout is None:
         raise InvalidInputError("there is no grid here", code="no_grid", hint="start one with `freehold grid up`")
     return layout
@@ -141,5 +138,12 @@ def _text(document: dict) -> str:  # type: ignore[type-arg]
     for node in document["nodes"]:
         table.add(node["name"], node["farm"], node["address"], node["namespace"], node["pid"] or "stopped")
     ledger = document["ledger"]
-    state = f"pid {ledger['pid']}" if ledger["running"] else "stopped"
-    return f"ledger  {ledger['url']} ({state}); open it in a browser\n\n{table.text()}"
+    if not ledger["validators"]:
+        state = f"pid {ledger['pid']}" if ledger["running"] else "stopped"
+        note = "note    its one validator could rewrite this ledger; `--validators 4` runs CometBFT"
+        return f"ledger  {ledger['url']} ({state}); open it in a browser\n{note}\n\n{table.text()}"
+    validators = Table(("VALIDATOR", "URL", "NAMESPACE", "PID"))
+    for row in ledger["validators"]:
+        validators.add(row["name"], row["url"], row["namespace"], row["pid"] or "stopped")
+    state = "more than two thirds run" if ledger["running"] else "too few run: no blocks"
+    return f"ledger  {ledger['url']} ({state}); open it in a browser\n\n{validators.text()}\n\n{table.text()}"

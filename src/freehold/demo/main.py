@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the grid up at the end")
     parser.add_argument("--cache", type=Path, default=Path(".cache/demo"), help="images and the demo's home")
     parser.add_argument("--example", type=Path, default=Path("examples/guestbook"), help="what is deployed")
+    parser.add_argument("--validators", type=int, default=1, help="1: the embedded ledger; more: CometBFT")
     arguments = parser.parse_args()
     try:
         return asyncio.run(_run(arguments))
@@ -38,7 +39,7 @@ async def _run(arguments: Any) -> int:
         loop.add_signal_handler(number, task.cancel if task else lambda: None)
     with View() as view:
         passphrase_file = home / "passphrase"
-        story = Story(home, passphrase_file, arguments.example.resolve(), cache, view)
+        story = Story(home, passphrase_file, arguments.example.resolve(), cache, view, validators=arguments.validators)
         keep = False
         try:
             await story.clear("clearing what an earlier run left")

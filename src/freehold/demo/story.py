@@ -16,16 +16,20 @@ WEB, DB = "guestbook/web", "guestbook/db"
 PORT = 8080
 PAID_S = 60.0
 FAILOVER_S = 45.0
+BLOCKS_AFTER_DEATH = 6  # so that the dead one's turn to propose has come and gone
 
 
 class Story:
     """See the module."""
 
-    def __init__(self, home: Path, passphrase_file: Path, example: Path, cache: Path, view: View) -> None:
+    def __init__(
+        self, home: Path, passphrase_file: Path, example: Path, cache: Path, view: View, *, validators: int = 1
+    ) -> None:
         self._home = home
         self._example = example
         self._cache = cache
         self._view = view
+        self._validators = validators
         self._cli = Cli(home, passphrase_file, view.command)
         self._names: dict[str, str] = {}
         self._address = ""
@@ -61,6 +65,8 @@ class Story:
             await asyncio.wait((building,))
         await self._deploy(images)
         await self._visit()
+        if self._validators > 1:
+            await self._kill_a_validator()
         await self._see_payments()
         before = await self._prove("proof.json")
         await self._kill_the_front()
@@ -74,12 +80,18 @@ class Story:
 
     async def _start_grid(self) -> None:
         self._view.step(f"a grid: a ledger, {FARMS} farms of {FARMS} owners, {NODES} nodes in namespaces of their own")
-        self._grid = await self._cli.run("grid", "up", "--nodes", str(NODES), "--farms", str(FARMS))
+        counts = ["--nodes", str(NODES), "--farms", str(FARMS)]
+        if self._validators > 1:
+            counts += ["--validators", str(self._validators)]
+        self._grid = await self._cli.run("grid", "up", *counts)
         self._names = {node["node"]: node["name"] for node in self._grid["nodes"]}
         self._view.line(f"status page: {self._grid['ledger']['url']}  (open it in a browser)")
-        self._view.line(
-            "the embedded ledger has one validator, which could rewrite it: fine for a try, said everywhere"
-        )
+        if self._validators == 1:
+            self._view.line(
+                "the embedded ledger has one validator, which could rewrite it: fine for a try, said everywhere"
+            )
+        for row in self._grid["ledger"]["validators"]:
+            self._view.line(f"{row['name']} in namespace {row['namespace']}, {row['url']}")
         wallet = await self._cli.run("wallet", "new")
         self._tenant = wallet["account"]
         self._view.line(f"wallet {wallet['account']} with {wallet['funded']} tokens from the grid's faucet")
@@ -116,6 +128,27 @@ class Story:
         await write_entry(self._address, "Ada", "Hello from the first visitor")
         entries = await read_entries(self._address)
         self._view.line(f"http://{self._address} answers; entry: {entries[0]['name']}: {entries[0]['message']}")
+
+    async def _kill_a_validator(self) -> None:
+        second = self._grid["ledger"]["validators"][1]
+        self._view.step(f"kill {second['name']}: SIGKILL to its daemon and its engine; some nodes' agents ask it first")
+        before = await self._cli.run("status", quiet=True)
+        await self._cli.run("grid", "kill", second["name"])
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PAID_S
+        while True:
+            now = await self._cli.run("status", quiet=True)
+            if now["height"] >= before["height"] + BLOCKS_AFTER_DEATH:
+                break
+            if loop.time() > deadline:
+                raise FreeholdError("the ledger stands still without one validator", code="demo_timeout")
+            await asyncio.sleep(0.5)
+        grid = await self._cli.run("grid", "status", quiet=True)
+        left = sum(row["running"] for row in grid["ledger"]["validators"])
+        self._view.line(
+            f"the ledger goes on: height {before['height']} then, {now['height']} now, with {left} of "
+            f"{self._validators} validators; agents ask the others"
+        )
 
     async def _see_payments(self) -> None:
         self._view.step("let epochs pass: each farmer is paid for what witnesses of other farms saw")
@@ -195,10 +228,10 @@ class Story:
     def keep_logs(self, target: Path) -> None:
         """After a failure: copy the daemons' logs out of the home before it goes."""
         shutil.rmtree(target, ignore_errors=True)
-        for log in self._home.glob("grid/**/daemon.log"):
-            copy = target / log.parent.name
+        for log in self._home.glob("grid/**/*.log"):
+            copy = target / log.parent.relative_to(self._home)
             copy.mkdir(parents=True, exist_ok=True)
-            shutil.copy(log, copy / "daemon.log")
+            shutil.copy(log, copy / log.name)
         self._view.line(f"the daemons' logs are in {target}")
 
     async def _services(self) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from freehold.agent.identity import NodeSettings, create_keys, write_settings
 from freehold.base.errors import InvalidInputError, RefusedError
@@ -11,11 +13,13 @@ from freehold.client import wallet as wallets
 from freehold.client.home import Home, Settings
 from freehold.client.joining import Joining, join
 from freehold.client.session import Session
+from freehold.consensus.comet.founding import genesis_of, settle
+from freehold.consensus.comet.operators import OperatorHome
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.grid.layout import LEDGER_PORT, GridLayout, NodeLayout
-from freehold.ledger.genesis import NODE_PURSE, GenesisFarm, GenesisNode, app_state_document
+from freehold.ledger.genesis import FAUCET_BALANCE, NODE_PURSE, GenesisFarm, GenesisNode, app_state_document
 from freehold.ledger.transactions import Offer, Resources
 from freehold.light.genesis import genesis_document
 from freehold.light.types import Timestamp
@@ -23,6 +27,7 @@ from freehold.light.types import Timestamp
 # What each node of a local grid offers; small enough that 64 of them fit a laptop's promise, not its memory.
 CAPACITY = Resources(vcpu_milli=4_000, memory_mib=4_096, disk_mib=20_480)
 PRICES = Offer(vcpu_hour=200_000, memory_gib_hour=100_000, disk_gib_hour=5_000)
+AppState = Callable[[list[PrivateKey]], dict[str, Any]]  # from the faucets' keys
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 - the name of a file
 
 
@@ -35,9 +40,9 @@ def found(layout: GridLayout) -> None:
     layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     owners = {farm.name: _found_farm(farm.home) for farm in layout.farms}
     nodes = []
-    for node in layout.nodes:
+    for index, node in enumerate(layout.nodes):
         key, box = create_keys(node.home)
-        write_settings(node.home, NodeSettings(ledger=layout.url, listen=node.listen, name=node.name))
+        write_settings(node.home, NodeSettings(ledger=layout.url_for(index), listen=node.listen, name=node.name))
         nodes.append(
             GenesisNode(
                 node=key.public,
@@ -48,30 +53,57 @@ def found(layout: GridLayout) -> None:
                 offer=PRICES,
             )
         )
+    members = [GenesisFarm(owners[farm.name], farm.name, farm.country, farm.city) for farm in layout.farms]
+
+    def state(faucets: list[PrivateKey]) -> dict[str, Any]:
+        return app_state_document(
+            PRESETS[layout.preset],
+            members,
+            nodes,
+            faucet=faucets[0].public,
+            accounts={key.public: FAUCET_BALANCE for key in faucets[1:]},
+        )
+
+    if layout.validators:
+        _found_validators(layout, state)
+    else:
+        _found_embedded(layout, state)
+    copy = layout.genesis_path.read_bytes()
+    for folder in (*layout.ledger_homes, *(node.home for node in layout.nodes), *(farm.home for farm in layout.farms)):
+        if not (folder / "genesis.json").exists():
+            Home(folder).write(folder / "genesis.json", copy)
+    for farm in layout.farms:
+        Home(farm.home).save_settings(Settings(rpc=layout.url))
+
+
+def _found_embedded(layout: GridLayout, state: AppState) -> None:
     validator = _seed_key(layout.ledger_home / "validator.key")
     faucet = _seed_key(layout.ledger_home / "faucet.key")
     listen = f'listen = ["{layout.host_ip}:{LEDGER_PORT}"]\n'
     (layout.ledger_home / "ledger.toml").write_text(listen, encoding="utf-8")
     if not layout.genesis_path.exists():
-        state = app_state_document(
-            PRESETS[layout.preset],
-            [GenesisFarm(owners[farm.name], farm.name, farm.country, farm.city) for farm in layout.farms],
-            nodes,
-            faucet=faucet.public,
-        )
         document = genesis_document(
-            chain_id=f"freehold-local-{random_bytes(4).hex()}",
+            chain_id=_chain_id(),
             genesis_time=Timestamp.from_ms(time.time_ns() // 1_000_000),
             validators=[(validator.public, 10, "local")],
-            app_state=state,
+            app_state=state([faucet]),
         )
         Home(layout.folder).write(layout.genesis_path, document)
-    copy = layout.genesis_path.read_bytes()
-    for folder in (layout.ledger_home, *(node.home for node in layout.nodes), *(farm.home for farm in layout.farms)):
-        if not (folder / "genesis.json").exists():
-            Home(folder).write(folder / "genesis.json", copy)
-    for farm in layout.farms:
-        Home(farm.home).save_settings(Settings(rpc=layout.url))
+
+
+def _found_validators(layout: GridLayout, state: AppState) -> None:
+    """Keys in each validator's home, genesis from their cards; each has a faucet of its own, so that one may die."""
+    homes = [OperatorHome(validator.home) for validator in layout.validators]
+    cards = [home.make_keys(row.name, row.peer) for home, row in zip(homes, layout.validators, strict=True)]
+    faucets = [_seed_key(home.folder / "faucet.key") for home in homes]
+    if not layout.genesis_path.exists():
+        Home(layout.folder).write(layout.genesis_path, genesis_of(cards, _chain_id(), state(faucets)))
+    for home, row in zip(homes, layout.validators, strict=True):
+        settle(home, layout.genesis_path.read_bytes(), cards, rpc=f"{row.ip}:{LEDGER_PORT}")
+
+
+def _chain_id() -> str:
+    return f"freehold-local-{random_bytes(4).hex()}"
 
 
 async def register_node(node: NodeLayout) -> None:

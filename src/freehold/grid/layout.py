@@ -11,6 +11,9 @@ LEDGER_PORT = 4600
 NODE_PORT = 4700
 MAX_NODES = 64
 MAX_FARMS = 16
+PEER_PORT = 26656
+MAX_VALIDATORS = 7  # each needs memory and time of the one machine; a network of them is no local grid
+FIRST_VALIDATOR_IP = 201
 
 # Farms of a local grid lie in four places in turn, so that plans can prefer one.
 PLACES = (("BE", "Ghent"), ("AT", "Vienna"), ("PT", "Porto"), ("CZ", "Brno"))
@@ -45,8 +48,35 @@ class NodeLayout:
 
 
 @dataclass(frozen=True)
+class ValidatorLayout:
+    """A validator on CometBFT: its name, home, namespace and address."""
+
+    name: str
+    home: Path
+    namespace: str
+    link: str
+    ip: str
+
+    @property
+    def url(self) -> str:
+        """Its RPC."""
+        return f"http://{self.ip}:{LEDGER_PORT}"
+
+    @property
+    def peer(self) -> str:
+        """Where its engine listens to others."""
+        return f"{self.ip}:{PEER_PORT}"
+
+
+Place = NodeLayout | ValidatorLayout
+
+
+@dataclass(frozen=True)
 class GridLayout:
-    """A local grid; `tag` keeps names of several grids on one machine apart."""
+    """A local grid; `tag` keeps names of several grids on one machine apart.
+
+    `validators` is empty where the embedded ledger runs, which has one of its own on the host.
+    """
 
     folder: Path
     tag: str
@@ -56,16 +86,37 @@ class GridLayout:
     network: str
     farms: tuple[FarmLayout, ...]
     nodes: tuple[NodeLayout, ...]
+    validators: tuple[ValidatorLayout, ...] = ()
 
     @property
     def ledger_home(self) -> Path:
-        """The validator's home."""
+        """The embedded ledger's home."""
         return self.folder / "ledger"
 
     @property
+    def ledger_homes(self) -> tuple[Path, ...]:
+        """Homes of all daemons that serve the ledger."""
+        return tuple(validator.home for validator in self.validators) or (self.ledger_home,)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All that has a namespace of its own."""
+        return (*self.nodes, *self.validators)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Each RPC of the ledger as nodes reach it."""
+        return tuple(validator.url for validator in self.validators) or (f"http://{self.host_ip}:{LEDGER_PORT}",)
+
+    @property
     def url(self) -> str:
-        """The ledger's RPC as nodes reach it."""
-        return f"http://{self.host_ip}:{LEDGER_PORT}"
+        """The ledger's RPC servers as settings name them."""
+        return ",".join(self.urls)
+
+    def url_for(self, index: int) -> str:
+        """The same servers, beginning with another one for each index, so that readers spread over them."""
+        first = index % len(self.urls)
+        return ",".join((*self.urls[first:], *self.urls[:first]))
 
     @property
     def genesis_path(self) -> Path:
@@ -73,7 +124,9 @@ class GridLayout:
         return self.folder / "genesis.json"
 
 
-def make_layout(folder: Path, *, nodes: int, farms: int, preset: str, subnet: int | None = None) -> GridLayout:
+def make_layout(
+    folder: Path, *, nodes: int, farms: int, preset: str, validators: int = 1, subnet: int | None = None
+) -> GridLayout:
     """Lay out a grid.
 
     Args:
@@ -81,6 +134,7 @@ def make_layout(folder: Path, *, nodes: int, farms: int, preset: str, subnet: in
         nodes: 1 to 64, dealt to the farms in turn.
         farms: 1 to 16, at most as many as nodes.
         preset: name of the preset.
+        validators: 1 is the embedded ledger's own; 2 to 7 run CometBFT.
         subnet: third byte of the grid's 100.96.x.0/24; from the path's hash when left out.
 
     Raises:
@@ -92,6 +146,10 @@ def make_layout(folder: Path, *, nodes: int, farms: int, preset: str, subnet: in
         raise InvalidInputError(
             f"{nodes} nodes on {farms} farms: 1 to {MAX_NODES} nodes, and 1 to {MAX_FARMS} farms, no more than nodes",
             code="bad_count",
+        )
+    if not 1 <= validators <= MAX_VALIDATORS:
+        raise InvalidInputError(
+            f"{validators} validators: 1 (the embedded ledger) to {MAX_VALIDATORS} fit one machine", code="bad_count"
         )
     digest = hashlib.sha256(str(folder.resolve()).encode()).digest()
     tag = digest.hex()[:4]
@@ -116,6 +174,24 @@ def make_layout(folder: Path, *, nodes: int, farms: int, preset: str, subnet: in
                 f"{prefix}.{index + 11}",
             )
         )
+    validator_rows = [
+        ValidatorLayout(
+            f"validator-{index + 1}",
+            folder / "validators" / f"validator-{index + 1}",
+            f"fh{tag}-validator-{index + 1}",
+            f"fh{tag}l{index + 1}",
+            f"{prefix}.{index + FIRST_VALIDATOR_IP}",
+        )
+        for index in range(validators if validators > 1 else 0)
+    ]
     return GridLayout(
-        folder, tag, preset, f"fh{tag}br", f"{prefix}.1", f"{prefix}.0/24", tuple(farm_rows), tuple(node_rows)
+        folder,
+        tag,
+        preset,
+        f"fh{tag}br",
+        f"{prefix}.1",
+        f"{prefix}.0/24",
+        tuple(farm_rows),
+        tuple(node_rows),
+        tuple(validator_rows),
     )

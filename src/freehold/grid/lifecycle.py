@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
-import msgspec
-
 from freehold.agent.identity import create_keys
-from freehold.base.errors import FreeholdError, InvalidInputError, UnreachableError
+from freehold.base.errors import FreeholdError, InvalidInputError
+from freehold.consensus.comet import install
+from freehold.grid.claims import claim_layout, load_layout, write_marker
 from freehold.grid.founding import found, register_node
-from freehold.grid.layout import GridLayout, NodeLayout, make_layout
-from freehold.grid.namespaces import create_bridge, create_network, namespace_path, remove_network
+from freehold.grid.layout import GridLayout, NodeLayout, Place, ValidatorLayout, make_layout
+from freehold.grid.ledgers import describe_ledger, kill_validator, ledger_status, start_ledger, start_validator
+from freehold.grid.namespaces import create_network, namespace_path, remove_network
 from freehold.grid.processes import (
     daemon_pid,
     last_lines,
@@ -28,83 +28,56 @@ from freehold.grid.processes import (
     wait_until,
 )
 from freehold.runtime.containers import ContainerRuntime
-from freehold.runtime.places import RUN_ROOT
 
 READY_TIMEOUT_S = 30.0
 Say = Callable[[str], None]
 
 
-class _Marker(msgspec.Struct, forbid_unknown_fields=True):
-    """grid.json: the arguments from which the layout follows."""
-
-    nodes: int
-    farms: int
-    preset: str
-    subnet: int
-
-
-def load_layout(folder: Path) -> GridLayout | None:
-    """The layout of the grid in a folder; None when there is none."""
-    try:
-        marker = msgspec.json.decode((folder / "grid.json").read_bytes(), type=_Marker)
-    except FileNotFoundError:
-        return None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{folder / 'grid.json'} is damaged: {error}", code="bad_grid", hint="`freehold grid down` removes the grid"
-        ) from None
-    return make_layout(folder, nodes=marker.nodes, farms=marker.farms, preset=marker.preset, subnet=marker.subnet)
-
-
-def write_marker(layout: GridLayout) -> None:
-    """Write down what the layout follows from, before anything is made."""
-    subnet = int(layout.host_ip.split(".")[2])
-    marker = _Marker(len(layout.nodes), len(layout.farms), layout.preset, subnet)
-    (layout.folder / "grid.json").write_bytes(msgspec.json.encode(marker))
-
-
-def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say) -> GridLayout:
+def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say, validators: int = 1) -> GridLayout:
     """Start a local grid, or what is missing of it.
+
+    Args:
+        folder: where it lives.
+        nodes: how many.
+        farms: how many.
+        preset: its name.
+        say: is told of each step.
+        validators: 1 is the embedded ledger; more run CometBFT, which must be installed.
 
     Raises:
         InvalidInputError: the counts are wrong, or another grid is in the folder.
         FreeholdError: not root, or a process does not come up.
     """
     require_root()
+    if validators > 1:
+        install.require()
     with _exclusive(folder):
         layout = load_layout(folder)
         if layout is None:
-            layout = _claim_layout(folder, nodes=nodes, farms=farms, preset=preset)
-        elif (len(layout.nodes), len(layout.farms), layout.preset) != (nodes, farms, preset):
+            layout = claim_layout(folder, nodes=nodes, farms=farms, preset=preset, validators=validators)
+        elif (
+            len(layout.nodes),
+            len(layout.farms),
+            layout.preset,
+            len(layout.validators) or 1,
+        ) != (nodes, farms, preset, validators):
             raise InvalidInputError(
-                f"{folder} holds a grid of {len(layout.nodes)} nodes on {len(layout.farms)} farms",
+                f"{folder} holds a grid of {len(layout.nodes)} nodes on {len(layout.farms)} farms, "
+                f"{len(layout.validators) or 1} validators, {layout.preset} preset",
                 code="other_grid",
                 hint="`freehold grid down` removes it; or name those counts",
             )
         say(f"grid: {farms} farms with {nodes} nodes in {folder}")
         found(layout)
         create_network(layout)
-        say(f"grid: {nodes} network namespaces on bridge {layout.bridge} ({layout.network})")
+        say(f"grid: {len(layout.places)} network namespaces on bridge {layout.bridge} ({layout.network})")
         start_ledger(layout)
-        say(f"grid: ledger at {layout.url}, one validator")
+        say(f"grid: ledger at {layout.urls[0]}, {describe_ledger(layout)}")
         for node in layout.nodes:
             start_node(node)
         _await_nodes(layout)
         say(f"grid: {nodes} node agents run")
         return layout
-
-
-def start_ledger(layout: GridLayout) -> None:
-    """Start the ledger's daemon and wait until it answers.
-
-    Raises:
-        FreeholdError: it does not come up.
-    """
-    start_daemon(layout.ledger_home, ["-m", "freehold.rpc.main", "--home", str(layout.ledger_home)])
-    ready = wait_until(lambda: not daemon_pid(layout.ledger_home) or _answers(layout.url), READY_TIMEOUT_S)
-    require_running(layout.ledger_home, "the ledger")
-    if not ready:
-        raise UnreachableError(f"the ledger does not answer at {layout.url}", code="ledger_unreachable")
 
 
 def start_node(node: NodeLayout) -> int:
@@ -125,7 +98,7 @@ def down(folder: Path, *, say: Say) -> bool:
     require_root()
     with _exclusive(folder):
         say(f"grid: stopping {len(layout.nodes)} agents and the ledger")
-        stop_daemons([*(node.home for node in layout.nodes), layout.ledger_home])
+        stop_daemons([*(node.home for node in layout.nodes), *layout.ledger_homes])
         for node in layout.nodes:
             say(f"grid: removing containers of {node.name}")
             destroy_runtime(node)
@@ -135,12 +108,17 @@ def down(folder: Path, *, say: Say) -> bool:
     return True
 
 
-def kill_node(layout: GridLayout, name: str, say: Say) -> NodeLayout:
-    """Kill a node with SIGKILL: its agent and every process of its containers. Its disk stays.
+def kill(layout: GridLayout, name: str, say: Say) -> Place:
+    """Kill a node (its agent and every process of its containers) or a validator with SIGKILL. Its disk stays.
 
     Raises:
-        InvalidInputError: no such node.
+        InvalidInputError: no such node or validator.
     """
+    validator = find_validator(layout, name)
+    if validator is not None:
+        say(f"grid: killing {validator.name}, its daemon and its engine")
+        kill_validator(validator)
+        return validator
     node = find_node(layout, name)
     say(f"grid: killing the agent of {node.name}")
     stop_daemons([node.home], kill=True)
@@ -163,7 +141,14 @@ def add_node(folder: Path, say: Say) -> NodeLayout:
     with _exclusive(folder):
         subnet = int(layout.host_ip.split(".")[2])
         count = len(layout.nodes) + 1
-        larger = make_layout(folder, nodes=count, farms=len(layout.farms), preset=layout.preset, subnet=subnet)
+        larger = make_layout(
+            folder,
+            nodes=count,
+            farms=len(layout.farms),
+            preset=layout.preset,
+            validators=len(layout.validators) or 1,
+            subnet=subnet,
+        )
         node = larger.nodes[-1]
         write_marker(larger)
         found(larger)
@@ -175,6 +160,27 @@ def add_node(folder: Path, say: Say) -> NodeLayout:
         return node
 
 
+def start(layout: GridLayout, name: str) -> tuple[Place, int]:
+    """Start a node's agent or a validator again.
+
+    Returns:
+        What was started, and the pid.
+
+    Raises:
+        InvalidInputError: no such node or validator.
+    """
+    validator = find_validator(layout, name)
+    if validator is not None:
+        return validator, start_validator(validator)
+    node = find_node(layout, name)
+    return node, start_node(node)
+
+
+def find_validator(layout: GridLayout, name: str) -> ValidatorLayout | None:
+    """A validator by its name; None when there is none of that name."""
+    return next((validator for validator in layout.validators if validator.name == name), None)
+
+
 def find_node(layout: GridLayout, name: str) -> NodeLayout:
     """A node by its name, or by the first digits of its id.
 
@@ -183,7 +189,7 @@ def find_node(layout: GridLayout, name: str) -> NodeLayout:
     """
     found = [node for node in layout.nodes if node.name == name or (name and _node_id(node.home).startswith(name))]
     if len(found) != 1:
-        names = ", ".join(node.name for node in layout.nodes)
+        names = ", ".join(place.name for place in layout.places)
         raise InvalidInputError(f"no node {name!r} here; there are: {names}", code="unknown_node")
     return found[0]
 
@@ -237,12 +243,11 @@ def destroy_here(home: Path) -> None:
 
 def status(layout: GridLayout) -> dict[str, Any]:
     """What runs of a grid."""
-    ledger_pid = daemon_pid(layout.ledger_home)
     return {
         "home": str(layout.folder),
         "preset": layout.preset,
         "genesis": str(layout.genesis_path),
-        "ledger": {"pid": ledger_pid, "running": ledger_pid > 0, "url": layout.url, "home": str(layout.ledger_home)},
+        "ledger": ledger_status(layout),
         "farms": [
             {"farm": farm.name, "country": farm.country, "city": farm.city, "home": str(farm.home)}
             for farm in layout.farms
@@ -290,36 +295,6 @@ def _await_nodes(layout: GridLayout) -> None:
     wait_until(settled, READY_TIMEOUT_S)
     for node in layout.nodes:
         require_running(node.home, f"node {node.name}")
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx2.HTTPError, OSError):
-        return httpx2.get(f"{url}/v1/status", timeout=1.0, trust_env=False).status_code == 200
-    return False
-
-
-def _claim_layout(folder: Path, *, nodes: int, farms: int, preset: str) -> GridLayout:
-    """Choose a subnet and take it by making the bridge; one grid of the machine at a time, or two take the same."""
-    RUN_ROOT.mkdir(mode=0o711, exist_ok=True)
-    with (RUN_ROOT / "grids.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        layout = _free_layout(folder, nodes=nodes, farms=farms, preset=preset)
-        marker = _Marker(nodes, farms, preset, int(layout.host_ip.split(".")[2]))
-        (folder / "grid.json").write_bytes(msgspec.json.encode(marker))
-        create_bridge(layout)
-    return layout
-
-
-def _free_layout(folder: Path, *, nodes: int, farms: int, preset: str) -> GridLayout:
-    """A layout whose subnet no other link of this machine uses."""
-    layout = make_layout(folder, nodes=nodes, farms=farms, preset=preset)
-    taken = subprocess.run(["ip", "-o", "-4", "address"], capture_output=True, text=True, check=False).stdout
-    start = int(layout.host_ip.split(".")[2])
-    for step in range(256):
-        subnet = (start + step) % 256
-        if f" 100.96.{subnet}." not in taken:
-            return make_layout(folder, nodes=nodes, farms=farms, preset=preset, subnet=subnet)
-    raise FreeholdError("every subnet of 100.96.0.0/16 is in use", code="no_subnet")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Network namespaces of a local grid: one per node, joined to a bridge on the host; made and removed by name.
+"""Network namespaces of a local grid, joined to a bridge on the host; made and removed by name.
 
 Each step first looks at what is there, so that an interrupted run is finished or undone by running again.
 """
@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from freehold.base.errors import FreeholdError
-from freehold.grid.layout import GridLayout, NodeLayout
+from freehold.grid.layout import GridLayout, Place
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -22,7 +22,7 @@ def _ip(*arguments: str, missing_is_fine: bool = False) -> None:
         )
 
 
-def namespace_path(node: NodeLayout) -> Path:
+def namespace_path(node: Place) -> Path:
     """The namespace as a file that nsenter takes."""
     return Path("/run/netns") / node.namespace
 
@@ -36,9 +36,9 @@ def create_bridge(layout: GridLayout) -> None:
 
 
 def create_network(layout: GridLayout) -> None:
-    """Make the bridge and every node's namespace; keeps what is already there."""
+    """Make the bridge and every namespace; keeps what is already there."""
     create_bridge(layout)
-    for node in layout.nodes:
+    for node in layout.places:
         if namespace_path(node).exists() and Path(f"/sys/class/net/{node.link}").exists():
             continue
         remove_namespace(node)
@@ -54,7 +54,7 @@ def create_network(layout: GridLayout) -> None:
 
 def remove_network(layout: GridLayout) -> None:
     """Remove all of it; what is not there is no error."""
-    for node in layout.nodes:
+    for node in layout.places:
         remove_namespace(node)
     _ip("link", "delete", layout.bridge, missing_is_fine=True)
     subprocess.run(["nft", "delete", "table", "ip", _table(layout)], capture_output=True, check=False)
@@ -65,8 +65,8 @@ def remove_network(layout: GridLayout) -> None:
         saved.unlink()
 
 
-def remove_namespace(node: NodeLayout) -> None:
-    """Remove a node's cable and namespace."""
+def remove_namespace(node: Place) -> None:
+    """Remove a cable and its namespace."""
     _ip("link", "delete", node.link, missing_is_fine=True)
     _ip("netns", "delete", node.namespace, missing_is_fine=True)
 

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from freehold.base.errors import FreeholdError
 
@@ -18,13 +19,20 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
 
 
-def start_daemon(home: Path, arguments: Sequence[str], *, namespace: Path | None = None) -> int:
+def start_daemon(
+    home: Path,
+    arguments: Sequence[str],
+    *,
+    namespace: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """Start `python ARGUMENTS` as a daemon of its own session, its output in `home`/daemon.log.
 
     Args:
         home: the daemon's own folder; its pid file lies there.
         arguments: after the interpreter, such as ["-m", "freehold.agent.main", "--home", ..].
         namespace: network namespace to run in; None for this one.
+        environment: beside PATH and LANG, all that it gets.
 
     Returns:
         The pid; that of a running daemon when there is one.
@@ -45,7 +53,7 @@ def start_daemon(home: Path, arguments: Sequence[str], *, namespace: Path | None
             start_new_session=True,
             close_fds=True,
             cwd="/",
-            env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LANG": "C.UTF-8"},
+            env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LANG": "C.UTF-8", **environment},
         )
     (home / "daemon.pid").write_text(f"{process.pid} {_start_time(process.pid)}\n")
     return process.pid

@@ -95,7 +95,7 @@ class CometDesk:
                 self._waiting = await self._client.waiting()
                 self._silent = None
             except UnreachableError as error:
-                self._silent = error
+                self._silent = error if self._restored.is_set() else None  # at first it is merely starting
             await asyncio.sleep(POLL_S if self._backlog is None else POLL_S / 10)
 
     def end(self, error: EngineStoppedError) -> None:
@@ -212,7 +212,7 @@ class CometDesk:
         if idle_s > self._stall_s and not self._engine.catching_up:
             return Halted(
                 "no_quorum",
-                f"no block for {idle_s:.0f} s, and {self._engine.peers} peers are connected",
+                f"no block for {idle_s:.0f} s; connected peers: {self._engine.peers}",
                 "a third or more of the validators' power is away, or cut off from this one: see their status",
             )
         return None

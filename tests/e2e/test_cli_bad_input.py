@@ -259,7 +259,7 @@ def test_wrong_use(tenant: Tenant, local_grid: LocalGrid) -> None:
     folder = ["--home", str(local_grid.home / "grid")]
     tenant.fails(2, "grid", "up", "--nodes", "0", word="bad_count")
     tenant.fails(2, "grid", "up", "--nodes", "2", "--farms", "3", word="bad_count")
-    tenant.fails(2, "grid", "up", "--validators", "4", word="bad_count")
+    tenant.fails(2, "grid", "up", "--validators", "8", word="bad_count")
     tenant.fails(2, "grid", "up", "--preset", "huge", word="bad_preset")
     tenant.fails(2, "grid", "up", "--nodes", "2", "--farms", "2", *folder, word="other_grid")
     tenant.fails(2, "grid", "kill", "nobody-1", *folder, word="unknown_node")

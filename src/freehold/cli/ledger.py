@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.presets import PRESETS
+from freehold.cli import bonds, upgrades, validators
 from freehold.cli.output import Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
@@ -21,6 +22,16 @@ from freehold.rpc.config import parse_address
 from freehold.rpc.main import main as run_daemon
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
+for command in (
+    validators.validators,
+    bonds.possession,
+    bonds.bond,
+    bonds.unbond,
+    bonds.release,
+    bonds.claim,
+    upgrades.upgrade,
+):
+    app.command(command)
 
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 

@@ -1,0 +1,114 @@
+"""`freehold ledger validators`: who votes, who stands, with what behind them; all of it verified."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from freehold.base.amounts import format_amount
+from freehold.cli.output import Result, Table
+from freehold.client.home import Home
+from freehold.client.session import Session
+from freehold.client.validators import ValidatorRow, ValidatorsView, read_validators
+from freehold.crypto.strkey import encode_account
+
+T = TypeVar("T")
+
+
+def validators(*, json: bool = False) -> Result:
+    """Show who votes, who stands for election, their bonds and earnings; verified."""
+
+    async def work(session: Session) -> ValidatorsView:
+        return await read_validators(session)
+
+    view = asyncio.run(with_session(Session(Home.default()), work))
+    return Result(_document(view), _text(view))
+
+
+async def with_session(session: Session, work: Callable[[Session], Awaitable[T]]) -> T:
+    """Do something with the ledger, and close the connections whatever happens."""
+    try:
+        return await work(session)
+    finally:
+        await session.close()
+
+
+def time_text(time_ms: int) -> str:
+    """A time of the ledger for people and documents."""
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="seconds")
+
+
+def part_document(amount: int, due_ms: int) -> dict[str, str]:
+    """A part of a bond on its way back."""
+    return {"amount": format_amount(amount), "due": time_text(due_ms)}
+
+
+def _state_of(view: ValidatorsView, row: ValidatorRow) -> str:
+    if row.bond is not None and row.bond.is_removed:
+        return "removed"
+    if row.power and not row.next_power:
+        return "leaving"
+    if row.power:
+        return "votes"
+    if row.next_power:
+        return "joining"
+    listed = any(entry[1] == row.validator for entry in view.table)
+    return "stands" if listed else "unlisted"
+
+
+def _document(view: ValidatorsView) -> dict[str, Any]:
+    total = view.power
+    return {
+        "height": view.height,
+        "rules": [{"height": height, "version": version} for height, version in view.rules],
+        "elections": None if view.preset is None else msgspec.to_builtins(view.preset),
+        "next_election": time_text(view.next_election_ms) if view.preset is not None else None,
+        "power": total,
+        "validators": [
+            {
+                "validator": row.validator.hex(),
+                "state": _state_of(view, row),
+                "power": row.power,
+                "share_permill": row.power * 1_000 // total if total else 0,
+                "next_power": row.next_power,
+                "owner": encode_account(row.bond.owner) if row.bond is not None else None,
+                "bond": format_amount(row.bond.stake) if row.bond is not None else None,
+                "earned": format_amount(row.earned),
+                "unbonding": [part_document(part.amount, part.due_ms) for part in row.bond.unbonding]
+                if row.bond
+                else [],
+            }
+            for row in view.rows
+        ],
+    }
+
+
+def _text(view: ValidatorsView) -> str:
+    table = Table(("VALIDATOR", "STATE", "POWER", "SHARE", "BOND", "EARNED", "OWNER"))
+    for row in view.rows:
+        table.add(
+            row.validator.hex()[:16],
+            _state_of(view, row),
+            row.power,
+            f"{row.power * 100 / view.power:.1f} %",
+            format_amount(row.bond.stake) if row.bond is not None else "-",
+            format_amount(row.earned),
+            encode_account(row.bond.owner) if row.bond is not None else "-",
+        )
+    lines = [table.text(), ""]
+    if view.preset is None:
+        lines.append("this ledger keeps the validators of its genesis")
+    else:
+        lines.append(
+            f"next election {time_text(view.next_election_ms)}; {view.preset.seats} seats, bonds from "
+            f"{format_amount(view.preset.min_bond)}"
+        )
+    height, version = view.rules[-1]
+    lines.append(
+        f"rules {version} since height {height}"
+        if height <= view.height
+        else f"rules {version} from height {height} on: have the release that knows them by then"
+    )
+    return "\n".join(lines)

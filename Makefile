@@ -34,6 +34,12 @@ test: system engine
 test-long: system engine
 	@HYPOTHESIS_PROFILE=ci .venv/bin/python -m pytest --timeout 3600
 
+# Coverage-guided, each reader of outside bytes for SECONDS; findings go to tests/fuzz/findings.
+SECONDS_EACH ?= 60
+fuzz: setup
+	@UV_PROJECT_ENVIRONMENT=.tools/fuzz $(UV) sync --frozen --quiet --group fuzz
+	@.tools/fuzz/bin/python tests/fuzz --seconds $(SECONDS_EACH)
+
 check: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/deptry src && .venv/bin/vulture
 

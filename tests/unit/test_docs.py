@@ -83,7 +83,10 @@ def test_every_body_is_on_the_page_of_transactions() -> None:
 
 def test_every_dependency_has_its_line() -> None:
     project = tomllib.loads(read("pyproject.toml"))
-    asked = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    asked = [
+        *project["project"]["dependencies"],
+        *(one for group in project["dependency-groups"].values() for one in group),
+    ]
     packages = [re.match(r"[a-z0-9-]+", line)[0] for line in asked]
     system = re.findall(r"^  \[([a-z0-9-]+)\]=", read("scripts/install-system.sh"), re.MULTILINE)
     assert "conmon" in system

@@ -378,7 +378,7 @@ def _check_version(document: dict[str, Any], types: frozenset[str], name: str) -
     if version != 2 or isinstance(version, bool):
         refuse(f"the {name} has schemaVersion {str(version)[:20]}, not 2", "unsupported_media_type")
     media_type = document.get("mediaType")
-    if media_type is not None and media_type not in types:
+    if media_type is not None and (not isinstance(media_type, str) or media_type not in types):
         refuse(f"the {name} has media type {str(media_type)[:80]!r}", "unsupported_media_type")
 
 

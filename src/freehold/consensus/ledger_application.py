@@ -21,7 +21,9 @@ from freehold.consensus.errors import StorageDamagedError
 from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
 from freehold.crypto import ed25519
+from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
+from freehold.ledger.beacons import check_extension, has_vrf, make_extension, vrf_beacon_tx
 from freehold.ledger.bonds import validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.context import load_params
@@ -84,15 +86,24 @@ class LedgerApplication:
         state: the store; read it from any thread.
     """
 
-    def __init__(self, state: StateStore, signer: Signer | None = None, *, keep_blocks: int = 0) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        signer: Signer | None = None,
+        *,
+        keep_blocks: int = 0,
+        vrf_key: PrivateKey | None = None,
+    ) -> None:
         """Bind the store.
 
         Args:
             state: taken over, closed by `close`.
             signer: signs the beacon of blocks that this node proposes; None when it never proposes.
             keep_blocks: blocks that the engine must keep; 0 for all.
+            vrf_key: makes this validator's part of the beacon where votes carry it.
         """
         self.state = state
+        self._vrf_key = vrf_key
         self._signer = signer
         self._keep_blocks = keep_blocks
         self._signatures = VerifiedSignatures()
@@ -102,15 +113,23 @@ class LedgerApplication:
 
     @classmethod
     def open(
-        cls, folder: Path, genesis: TrustedGenesis, signer: Signer | None = None, *, keep_blocks: int = 0
+        cls,
+        folder: Path,
+        genesis: TrustedGenesis,
+        signer: Signer | None = None,
+        *,
+        keep_blocks: int = 0,
+        vrf_key: PrivateKey | None = None,
     ) -> "LedgerApplication":
         """Open the state under a data folder, keeping as many versions as genesis' preset says.
 
         Raises:
-            InvalidInputError: genesis holds no preset of ours.
+            InvalidInputError: genesis holds no preset of ours, or another VRF key of this validator.
             StorageError: the state cannot be opened.
             LocalProtocolError: the next height needs rules that this program does not know.
         """
+        if signer is not None:
+            _check_vrf_key(genesis, signer.public, vrf_key)
         state = StateStore.open(folder / "state", genesis_preset(genesis).state_heights)
         try:
             if state.get(keys.PARAMS) is not None:
@@ -118,7 +137,7 @@ class LedgerApplication:
         except LocalProtocolError:
             state.close()
             raise
-        application = cls(state, signer, keep_blocks=keep_blocks)
+        application = cls(state, signer, keep_blocks=keep_blocks, vrf_key=vrf_key)
         application._chain_id = genesis.chain_id
         return application
 
@@ -181,31 +200,49 @@ class LedgerApplication:
         )
 
     def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
-        """Put the proposer's beacon before what the mempool chose, and leave out what would be refused."""
+        """Put the beacon before what the mempool chose, and leave out what would be refused.
+
+        Where too few votes came with a proof there is no beacon: such a block is refused by everyone, the proposer too,
+        and the next proposer may have more.
+        """
+        if has_vrf(self.state):
+            extensions = [(vote.validator, vote.extension) for vote in request.last_votes if vote.signed]
+            first = vrf_beacon_tx(self.state, request.height, extensions)
+            if check_proposal(self.state, _block(request, (first,)), ed25519.verify) is not Code.OK:
+                return abci.PrepareProposalResponse((first,))
+            return self._propose(request, first)
         signer = self._signer
         check(signer is not None and signer.public == request.proposer, "proposer_can_sign")
         if signer is None:  # for the type checker
             return abci.PrepareProposalResponse(request.txs)
         signature = signer.sign(beacon_signing_bytes(self._chain_id, request.height))
-        txs = [beacon_tx(request.height, signature), *request.txs]
-        block = _block(request, txs)
+        return self._propose(request, beacon_tx(request.height, signature))
+
+    def _propose(self, request: abci.PrepareProposalRequest, first: bytes) -> abci.PrepareProposalResponse:
+        block = _block(request, [first, *request.txs])
         kept, result = propose_block(self.state, block, self._signatures.verify_decided)
         self._proposed = (_block(request, kept), result)
         return abci.PrepareProposalResponse(tuple(kept))
 
     def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
-        """Accept a block that begins with its proposer's valid beacon."""
+        """Accept a block that begins with a valid beacon."""
         block = _block(request, request.txs)
         code = check_proposal(self.state, block, ed25519.verify)
         return abci.ProcessProposalResponse(code is Code.OK, "" if code is Code.OK else code.name.lower())
 
     def extend_vote(self, request: abci.ExtendVoteRequest) -> abci.ExtendVoteResponse:
-        """Add nothing: the embedded engine's beacon is its proposer's transaction."""
-        return abci.ExtendVoteResponse()
+        """Add this validator's VRF proof, where votes carry the beacon."""
+        if not has_vrf(self.state) or self._signer is None or self._vrf_key is None:
+            return abci.ExtendVoteResponse()
+        extension = make_extension(self.state, request.height, self._signer.public, self._vrf_key)
+        return abci.ExtendVoteResponse(extension)
 
     def verify_vote_extension(self, request: abci.VerifyVoteExtensionRequest) -> abci.VerifyVoteExtensionResponse:
-        """Accept only the empty extension."""
-        return abci.VerifyVoteExtensionResponse(not request.extension)
+        """Accept a valid VRF proof alone where votes carry the beacon, else only the empty extension."""
+        if not has_vrf(self.state):
+            return abci.VerifyVoteExtensionResponse(not request.extension)
+        code = check_extension(self.state, request.height, request.validator, request.extension)
+        return abci.VerifyVoteExtensionResponse(code is Code.OK)
 
     def finalize_block(self, request: abci.FinalizeBlockRequest) -> FinalizeBlockResponse:
         """Execute a decided block and stage what it changes."""
@@ -267,6 +304,28 @@ def genesis_preset(genesis: TrustedGenesis) -> Preset:
     if any(type(value) is not int for value in values.values()):
         raise InvalidInputError("a preset value of genesis is not a whole number", code="bad_genesis")
     return parse_preset(name, values)
+
+
+def _check_vrf_key(genesis: TrustedGenesis, validator: bytes, vrf_key: PrivateKey | None) -> None:
+    """Refuse to vote with another VRF key than genesis names: every such vote would be refused by the others."""
+    entries = genesis.app_state.get("vrf")
+    if entries is None:
+        return
+    if genesis.params.vote_extensions_enable_height != 1:
+        raise InvalidInputError(
+            "genesis has VRF keys, and its votes carry no extensions",
+            code="bad_genesis",
+            hint="set consensus_params.abci.vote_extensions_enable_height to 1; the embedded engine cannot run it",
+        )
+    named = {str(entry.get("validator")): entry.get("vrf_key") for entry in entries if isinstance(entry, dict)}
+    wanted = named.get(validator.hex())
+    if wanted is not None and (vrf_key is None or wanted != vrf_key.public.hex()):
+        raise InvalidInputError(
+            f"genesis names VRF key {str(wanted)[:16]} for this validator, the home has "
+            f"{'none' if vrf_key is None else vrf_key.public.hex()[:16]}",
+            code="other_vrf_key",
+            hint="restore vrf.key from its backup",
+        )
 
 
 def _block(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from freehold.base.errors import InvalidInputError
 from freehold.consensus.embedded import EmbeddedEngine
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.signing import Signer
@@ -36,6 +37,12 @@ def open_ledger_engine(
         InvalidInputError: genesis is not for this key, not ours, or promises another app hash.
     """
     preset = genesis_preset(genesis)
+    if "vrf" in genesis.app_state:
+        raise InvalidInputError(
+            f"the votes of {genesis.chain_id} carry its beacon, and the embedded engine's votes carry nothing",
+            code="needs_comet",
+            hint="run it with `freehold ledger run` in a home made by `freehold ledger init`",
+        )
     return EmbeddedEngine(
         folder,
         genesis,

@@ -43,6 +43,11 @@ class Purpose(Enum):
     # beacon and draws
     BEACON = "hash", "beacon/1"
     BEACON_SIGN = "sign", "beacon/1"
+    VRF_INPUT = "sign", "vrf-input/1"
+    VRF_TICKET = "hash", "vrf-ticket/1"
+    VRF_BEACON = "hash", "vrf-beacon/1"
+    VRF_GENESIS = "hash", "vrf-genesis/1"
+    VRF_POSSESSION = "hash", "vrf-possession/1"
     DRAW = "hash", "draw/1"
     PROBE_DRAW = "hash", "probe-draw/1"
     NODE_SLOT = "hash", "node-slot/1"

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from freehold.base.amounts import MAX_AMOUNT
 from freehold.base.limits import ID_BYTES, SIGNATURE_BYTES
+from freehold.crypto.ecvrf import is_valid_key
 from freehold.crypto.hashing import sha256
 from freehold.ledger import keys, schedule
 from freehold.ledger.accounts import credit, debit
@@ -18,7 +19,7 @@ from freehold.ledger.context import Context
 from freehold.ledger.elections import insert, preset_of, without
 from freehold.ledger.events import BondChanged, FeesClaimed
 from freehold.ledger.fee_shares import earned_of, settle_earnings
-from freehold.ledger.records import Candidates, Elections, Unbonding, ValidatorAddress, ValidatorBond
+from freehold.ledger.records import Candidates, Elections, Unbonding, ValidatorAddress, ValidatorBond, VrfKeys
 from freehold.ledger.slashing import is_due
 from freehold.ledger.transactions import (
     AddBond,
@@ -77,6 +78,8 @@ def process_bond(ctx: Context, tx: Tx, body: Bond) -> Code:
     key = keys.bond_key(body.validator)
     if ctx.state.get(key, ValidatorBond) is not None:
         return Code.ALREADY_EXISTS
+    if ctx.state.get(keys.VRF_KEYS, VrfKeys) is not None and not is_valid_key(body.vrf_key):
+        return Code.BAD_FIELD  # once elected it could not vote
     message = validator_possession_bytes(ctx.chain_id, body.validator, tx.sender, body.vrf_key)
     if len(body.possession) != SIGNATURE_BYTES or not ctx.verify(body.validator, message, body.possession):
         return Code.BAD_POSSESSION

@@ -69,3 +69,4 @@ class Code(IntEnum):
     UPGRADE_TOO_SOON = 60
     UPGRADE_PENDING = 61
     NOT_ENOUGH_POWER = 62
+    BEACON_HEIGHT = 63

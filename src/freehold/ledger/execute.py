@@ -13,6 +13,7 @@ from freehold.base.codec import decode, encode
 from freehold.base.errors import CodecError, LocalProtocolError
 from freehold.base.limits import ID_BYTES, MAX_BLOCK_TXS, MAX_SIGNERS, MAX_TX_BYTES, SIGNATURE_BYTES
 from freehold.ledger import keys
+from freehold.ledger.beacons import has_vrf, read_vrf_beacon
 from freehold.ledger.codes import Code
 from freehold.ledger.context import Context, Verify, load_params
 from freehold.ledger.epochs import beacon_value, begin_block
@@ -60,7 +61,7 @@ class CheckResult(msgspec.Struct, frozen=True):
 
 
 class BlockInput(msgspec.Struct, frozen=True):
-    """A decided block: its first transaction is the proposer's beacon."""
+    """A decided block: its first transaction is the beacon that its proposer put there."""
 
     height: int
     time_ms: int
@@ -113,6 +114,10 @@ def _read_beacon(view: View, block: BlockInput, verify: Verify) -> bytes | Code:
     """Give the beacon of a block, or why it has none."""
     if not block.txs:
         return Code.MISPLACED_BEACON
+    if has_vrf(view):
+        if block.proposer not in dict(set_at(view, block.height)):
+            return Code.BAD_BEACON
+        return read_vrf_beacon(view, block.height, block.txs[0])
     try:
         tx = decode(block.txs[0], BeaconTx, max_bytes=_MAX_BEACON_BYTES)
     except CodecError:

@@ -19,6 +19,7 @@ from freehold.ledger import keys
 from freehold.ledger.context import PARAMS_VERSION, TOTALS_VERSION, VALUE_NAMES, preset_values
 from freehold.ledger.farms import FARM_VERSION, HISTORY_VERSION, SLOT_VERSION, check_node_fields, new_node
 from freehold.ledger.fields import is_place
+from freehold.ledger.genesis_beacon import GenesisVrf, VrfEntry, vrf_document, vrf_record
 from freehold.ledger.genesis_elections import ElectionsEntry, GenesisBond, election_records, elections_document
 from freehold.ledger.records import (
     ACCOUNT_VERSION,
@@ -91,7 +92,10 @@ class NodeEntry(_Strict, frozen=True):
 
 
 class AppState(_Strict, frozen=True):
-    """The `app_state` of a genesis document; without `elections` the validators of genesis stay."""
+    """The `app_state` of a genesis document; without `elections` the validators of genesis stay.
+
+    With `vrf` votes carry VRF proofs and the beacon is taken from them; without it a proposer signs it.
+    """
 
     rules: int
     preset: str
@@ -102,6 +106,7 @@ class AppState(_Strict, frozen=True):
     farms: list[FarmEntry]
     nodes: list[NodeEntry]
     elections: ElectionsEntry | None = None
+    vrf: list[VrfEntry] | None = None
 
 
 class GenesisFarm(msgspec.Struct, frozen=True):
@@ -135,6 +140,7 @@ def app_state_document(
     accounts: dict[bytes, int] | None = None,
     elections: ElectionPreset | None = None,
     bonds: list[GenesisBond] | None = None,
+    vrf: list[GenesisVrf] | None = None,
 ) -> dict[str, Any]:
     """Build the `app_state` of a new ledger from public keys alone: 10,000,000 tokens, and no other source.
 
@@ -146,6 +152,7 @@ def app_state_document(
         accounts: further balances, in 10^-7 token.
         elections: how validators are elected (then the ledger begins with rule-set 2); None: those of genesis stay.
         bonds: of validators of genesis; each owner gets 10,000 tokens, as a farm does, or what the bond needs.
+        vrf: every validator's VRF key (then votes carry the beacon); None: the proposer signs it.
     """
     balances = {farm.owner: FARM_BALANCE for farm in farms}
     for bond in bonds or []:
@@ -186,7 +193,11 @@ def app_state_document(
             for node in nodes
         ],
     }
-    return document if elections is None else document | {"elections": elections_document(elections, bonds or [])}
+    if elections is not None:
+        document["elections"] = elections_document(elections, bonds or [])
+    if vrf is not None:
+        document["vrf"] = vrf_document(vrf)
+    return document
 
 
 def initial_state(
@@ -225,6 +236,8 @@ def initial_state(
         builder.add_node(number, node)
     if document.elections is not None:
         builder.records |= election_records(document.elections, dict(validators), preset.record_deposit, builder.take)
+    if document.vrf is not None:
+        builder.records[keys.VRF_KEYS] = vrf_record(document.vrf, dict(validators))
     builder.records[keys.PARAMS] = Params(
         version=PARAMS_VERSION,
         chain_id=chain_id,

@@ -2,6 +2,7 @@
 
 PARAMS = b"P"
 TOTALS = b"T"
+VRF_KEYS = b"K"
 ELECTIONS = b"E"
 CANDIDATES = b"C"
 VALIDATOR_SETS = b"V"

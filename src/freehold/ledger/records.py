@@ -25,6 +25,13 @@ class Params(Record):
     rules: list[tuple[int, int]]  # (first height, version of the rules), ascending; the first is (1, ..)
 
 
+class VrfKeys(Record):
+    """The VRF keys of genesis' validators, and the sign that votes carry VRF proofs; absent where a proposer signs."""
+
+    version: int
+    keys: list[tuple[bytes, bytes]]  # consensus key, VRF key; ascending
+
+
 class Totals(Record):
     """Counters of the whole ledger; with the records' own sums they prove that tokens are conserved."""
 

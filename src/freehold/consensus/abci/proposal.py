@@ -18,7 +18,12 @@ OWN_TX_ROOM_BYTES: Final = 256  # for the transaction that the application itsel
 
 
 def choose(
-    txs: Iterable[bytes], check: Callable[[bytes], CheckTxResponse], *, height: int, max_tx_bytes: int
+    txs: Iterable[bytes],
+    check: Callable[[bytes], CheckTxResponse],
+    *,
+    height: int,
+    max_tx_bytes: int,
+    extension_bytes: int = 0,
 ) -> tuple[bytes, ...]:
     """Choose the transactions of a block.
 
@@ -27,6 +32,7 @@ def choose(
         check: says whether a transaction may be included now.
         height: of the block.
         max_tx_bytes: of all its transactions as the engine counts them, each with tag and length.
+        extension_bytes: of the last votes' extensions, all of which the application's own transaction may hold.
     """
     pool = Mempool()
     for tx in txs:
@@ -39,5 +45,5 @@ def choose(
             pool.add(sha256(tx).digest(), tx, answer, height - 1)
         except MempoolFullError:
             continue  # it offers less than another with its nonce, or cannot follow
-    room = max_tx_bytes - OWN_TX_ROOM_BYTES
+    room = max_tx_bytes - OWN_TX_ROOM_BYTES - extension_bytes
     return tuple(entry.tx for entry in pool.select(height, max_txs=MAX_BLOCK_TXS, max_bytes=room))

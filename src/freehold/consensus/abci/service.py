@@ -28,6 +28,7 @@ from freehold.consensus.errors import HeightUnavailableError
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.types import BlockIDFlag, PublicKey
 
+EXTENSION_ROOM_BYTES: Final = 96  # of a block, for what an application makes of one vote's extension
 CODESPACE: Final = "freehold"
 EVENT_KEY: Final = "data"  # the attribute that holds an event's record, in hex
 STORE_PATH: Final = b"/store"
@@ -216,7 +217,13 @@ class AbciService:
                 height=height,
                 time_ms=self._time_ms(request),
                 proposer=self._proposer(request.proposer_address),
-                txs=choose(request.txs, check, height=height, max_tx_bytes=request.max_tx_bytes),
+                txs=choose(
+                    request.txs,
+                    check,
+                    height=height,
+                    max_tx_bytes=request.max_tx_bytes,
+                    extension_bytes=EXTENSION_ROOM_BYTES * len(request.local_last_commit.votes),
+                ),
                 max_tx_bytes=request.max_tx_bytes,
                 last_votes=self._votes(request.local_last_commit),
                 misbehavior=self._misbehavior(request.misbehavior),

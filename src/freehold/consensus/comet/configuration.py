@@ -139,9 +139,9 @@ def _check_genesis(genesis: TrustedGenesis) -> None:
         raise InvalidInputError(
             f"genesis allows blocks of {size} bytes, this node takes 1 to {MAX_BLOCK_BYTES}", code="bad_genesis"
         )
-    if extensions:
+    if extensions != (1 if "vrf" in genesis.app_state else 0):
         raise InvalidInputError(
-            "genesis wants vote extensions, which these rules do not have",
+            "votes carry extensions, from the first height on, exactly where genesis has VRF keys: not so here",
             code="bad_genesis",
             hint="make it with `freehold ledger init`",
         )

@@ -7,7 +7,8 @@ from typing import Any, Final
 from freehold.base.errors import InvalidInputError
 from freehold.consensus.comet.operators import Card, OperatorHome, Settings
 from freehold.consensus.storage import write_file
-from freehold.light.genesis import TrustedGenesis, genesis_document, parse_genesis
+from freehold.ledger.genesis_beacon import vrf_document
+from freehold.light.genesis import ConsensusParams, TrustedGenesis, genesis_document, parse_genesis
 from freehold.light.types import Timestamp
 
 POWER: Final = 10  # of each validator of a new chain
@@ -19,7 +20,7 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
     Args:
         cards: of all its validators.
         chain_id: 1 to 50 bytes.
-        app_state: the ledger's beginning.
+        app_state: the ledger's beginning, to which the operators' VRF keys are added.
         time_ms: of the beginning; now when None.
 
     Raises:
@@ -27,6 +28,7 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
     """
     for what, values in (
         ("validator", [card.validator for card in cards]),
+        ("VRF key", [card.vrf for card in cards]),
         ("name", [card.name for card in cards]),
         ("address", [card.address for card in cards]),
     ):
@@ -41,7 +43,8 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
         chain_id=chain_id,
         genesis_time=Timestamp.from_ms(now),
         validators=[(card.validator_key, POWER, card.name) for card in sorted(cards, key=lambda card: card.validator)],
-        app_state=app_state,
+        app_state=app_state | {"vrf": vrf_document([card.vrf_member for card in cards])},
+        params=ConsensusParams(vote_extensions_enable_height=1),
     )
 
 

@@ -113,8 +113,9 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
         FreeholdError: the home or its state cannot be used.
     """
     settings = home.settings()
+    vrf_key = home.vrf_key() if "vrf" in home.genesis().app_state else None
     application = LedgerApplication.open(
-        home.data, home.genesis(), home.validator_key(), keep_blocks=settings.keep_blocks
+        home.data, home.genesis(), home.validator_key(), keep_blocks=settings.keep_blocks, vrf_key=vrf_key
     )
 
     def last_time_ms() -> int:

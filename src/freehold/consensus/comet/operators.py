@@ -1,7 +1,8 @@
 """An operator's home, and the public card by which others put its validator into genesis.
 
-Keys are made in the home and never leave it: `validator.key` signs blocks and beacons, `p2p.key` is the engine's
-identity among its peers. `operator.json` holds the public halves and an address, and is what operators exchange.
+Keys are made in the home and never leave it: `validator.key` signs blocks, `vrf.key` makes this validator's part of the
+beacon, `p2p.key` is the engine's identity among its peers. `operator.json` holds the public halves and an address, and
+is what operators exchange.
 """
 
 import os
@@ -21,6 +22,7 @@ from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.hashing import sha256
+from freehold.ledger.genesis_beacon import GenesisVrf, is_possessed, prove_possession
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
 
 MAX_CARD_BYTES: Final = 4_096
@@ -34,12 +36,16 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: a short word for people.
         validator: the public key that signs, hex.
+        vrf: the public key of its part of the beacon, hex.
+        possession: that key's proof over the validator's, hex.
         peer: the engine's id among its peers, hex of 20 bytes.
         address: `ip:port` of its engine; public.
     """
 
     name: str
     validator: str
+    vrf: str
+    possession: str
     peer: str
     address: str
 
@@ -47,6 +53,11 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def validator_key(self) -> bytes:
         """The validator's public key."""
         return parse_id(self.validator)
+
+    @property
+    def vrf_member(self) -> GenesisVrf:
+        """The validator's VRF key with its proof."""
+        return GenesisVrf(self.validator_key, parse_id(self.vrf), bytes.fromhex(self.possession))
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,10 +138,13 @@ class OperatorHome:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be made: {error.strerror}", code="storage_failed") from error
-        for path in (self.folder / "validator.key", self.folder / "p2p.key"):
+        for path in (self.folder / "validator.key", self.folder / "vrf.key", self.folder / "p2p.key"):
             if not path.exists():
                 write_file(path, random_bytes(SEED_BYTES))
-        card = Card(name, self.validator_key().public.hex(), peer_id(self.peer_key().public), address)
+        validator = self.validator_key().public
+        vrf = prove_possession(self.vrf_key(), validator)
+        peer = peer_id(self.peer_key().public)
+        card = Card(name, validator.hex(), vrf.vrf_key.hex(), vrf.possession.hex(), peer, address)
         write_file(self.folder / "operator.json", msgspec.json.encode(card) + b"\n")
         return card
 
@@ -149,6 +163,14 @@ class OperatorHome:
             InvalidInputError: it is missing, malformed, or open to others.
         """
         return _read_key(self.folder / "validator.key")
+
+    def vrf_key(self) -> PrivateKey:
+        """Read the key of this validator's part of the beacon.
+
+        Raises:
+            InvalidInputError: it is missing, malformed, or open to others.
+        """
+        return _read_key(self.folder / "vrf.key")
 
     def peer_key(self) -> PrivateKey:
         """Read the engine's identity.
@@ -216,7 +238,12 @@ def read_card(path: Path) -> Card:
         ) from None
     if not is_name(card.name):
         raise InvalidInputError(f"{path} has no proper name", code="bad_card")
-    parse_id(card.validator)
+    if not _has_possession(card):
+        raise InvalidInputError(
+            f"{path} does not prove that its operator holds the VRF key it names",
+            code="bad_card",
+            hint="ask its operator for operator.json again",
+        )
     _check_peer(card.peer)
     check_address(card.address)
     return card
@@ -244,6 +271,15 @@ def check_address(text: str) -> tuple[str, int]:
             f"{text[:80]!r} is not an address", code="bad_address", hint=f"write it as 192.0.2.1:{DEFAULT_PORT}"
         )
     return host.removeprefix("[").removesuffix("]"), number
+
+
+def _has_possession(card: Card) -> bool:
+    parse_id(card.validator)
+    parse_id(card.vrf)
+    try:
+        return is_possessed(card.vrf_member)
+    except ValueError:
+        return False
 
 
 def _check_peer(text: str) -> None:

@@ -14,8 +14,8 @@ from freehold.base.amounts import TOKEN
 from freehold.base.errors import RefusedError
 from freehold.client.session import sign_tx
 from freehold.crypto.strkey import encode_account
-from freehold.ledger.keys import account_key
-from freehold.ledger.records import Account
+from freehold.ledger.keys import VRF_KEYS, account_key
+from freehold.ledger.records import Account, VrfKeys
 from freehold.ledger.transactions import Transfer
 from freehold.light.headers import header_hash
 from freehold.lightclient.client import LedgerClient
@@ -129,7 +129,9 @@ async def survive(homes: list[Path], daemons: list[LedgerProcess], urls: list[st
     for reader in readers:
         await status_until(reader, lambda status: status["height"] >= newest)
         blocks.add((await reader.light_block(newest)).header)
-        snapshot = await reader.read([account_key(SINK)], newest)
+        snapshot = await reader.read([account_key(SINK), VRF_KEYS], newest)
+        vrf = snapshot.get(VRF_KEYS, VrfKeys)
+        assert vrf is not None and len(vrf.keys) == 4  # every block since the first carried their proofs
         record = snapshot.get(account_key(SINK), Account)
         assert record is not None and record.balance == len(sent) * TOKEN
     assert len(blocks) == 1  # one header, so one root, on all four

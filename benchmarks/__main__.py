@@ -10,7 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import agent_idle, comet_transfers, lease_start, ledger_transfers, light_hop, state_tree
+from benchmarks import (
+    agent_idle,
+    comet_memory,
+    comet_transfers,
+    lease_start,
+    ledger_bytes,
+    ledger_transfers,
+    light_hop,
+    state_tree,
+)
 from benchmarks.rows import Row
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -21,6 +30,8 @@ FULL: dict[str, Run] = {
     "light.hop": light_hop.run,
     "lease.start": lease_start.run,
     "comet.transfers": comet_transfers.run,
+    "comet.memory": comet_memory.run,
+    "ledger.bytes": ledger_bytes.run,
     "agent.idle": agent_idle.run,
 }
 QUICK: dict[str, Run] = {
@@ -30,6 +41,7 @@ QUICK: dict[str, Run] = {
     "light.hop": lambda: light_hop.run(signatures=1_000),
     "lease.start": lambda: lease_start.run(rounds=5),
     "comet.transfers": lambda: comet_transfers.run((1,), 2_000),
+    "comet.memory": lambda: comet_memory.run(8_000, 4_000),
     "agent.idle": lambda: agent_idle.run(minutes=0.5, nodes=2),
 }
 

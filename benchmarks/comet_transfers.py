@@ -26,7 +26,7 @@ TXS: Final = 20_000
 STREAMS: Final = 8
 SENDERS_PER_STREAM: Final = 100
 WAITING: Final = 4_000
-VALID_UNTIL: Final = 2_000
+VALID_UNTIL: Final = 9_000
 LATENCY_TXS: Final = 2_000
 
 
@@ -37,13 +37,13 @@ def run(counts: Sequence[int] = (1, 4), txs: int = TXS) -> Iterator[Row]:
 
 
 def _compare(count: int, txs: int) -> Iterator[Row]:
-    keys = [PrivateKey.from_seed(sha256(b"sender" + index.to_bytes(4, "big"))) for index in range(_senders())]
-    state = app_state_document(MINIMAL, [], [], accounts={key.public: 100 * TOKEN for key in keys})
+    keys = account_keys()
+    state = genesis_state(keys)
     slow_txs = min(LATENCY_TXS, txs)
-    transfers = _transfers(keys, txs + slow_txs)
-    size = len(transfers[0][-1])
+    signed = transfers(keys, txs + slow_txs)
+    size = len(signed[0][-1])
     words = _key_values(size, txs + slow_txs)
-    ours = _measure(count, App.LEDGER, state, transfers, txs, None)
+    ours = _measure(count, App.LEDGER, state, signed, txs, None)
     base = _measure(count, App.SOCKET_KVSTORE, state, words, txs, ours.slow_rate)
     inner = _measure(count, App.INNER_KVSTORE, state, words, txs, ours.slow_rate)
     cpu_us = {shown.app: round(shown.cpu_s / txs * 1e6) for shown in (ours, base, inner)}
@@ -103,17 +103,30 @@ def _cpu(running: list[Validator]) -> float:
     return sum(validator.cpu_seconds() for validator in running)
 
 
-def _senders() -> int:
-    return STREAMS * SENDERS_PER_STREAM
+def account_keys() -> list[PrivateKey]:
+    """The senders."""
+    count = STREAMS * SENDERS_PER_STREAM
+    return [PrivateKey.from_seed(sha256(b"sender" + index.to_bytes(4, "big"))) for index in range(count)]
 
 
-def _transfers(keys: list[PrivateKey], count: int) -> list[list[bytes]]:
-    """Signed transfers in streams; each sender's nonces lie in one stream, in order."""
+def genesis_state(keys: list[PrivateKey]) -> dict[str, Any]:
+    """A ledger in which each of them has tokens."""
+    return app_state_document(MINIMAL, [], [], accounts={key.public: 100 * TOKEN for key in keys})
+
+
+def transfers(keys: list[PrivateKey], count: int, *, first: int = 0) -> list[list[bytes]]:
+    """Signed transfers in streams; each sender's nonces lie in one stream, in order.
+
+    Args:
+        keys: of `account_keys`.
+        count: of all streams.
+        first: how many were made before.
+    """
     streams = []
     for number in range(STREAMS):
         own = keys[number * SENDERS_PER_STREAM : (number + 1) * SENDERS_PER_STREAM]
         stream = []
-        for index in range(count // STREAMS):
+        for index in range(first // STREAMS, (first + count) // STREAMS):
             nonce, place = divmod(index, SENDERS_PER_STREAM)
             stream.append(_transfer(own[place], keys[index % len(keys)].public, nonce))
         streams.append(stream)

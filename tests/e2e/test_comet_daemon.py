@@ -1,6 +1,8 @@
 """A validator on CometBFT as people run it: the daemon with its HTTP face over the real engine, killed and started."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -144,3 +146,76 @@ def test_four_validators_survive_the_death_of_the_one_that_is_asked(tmp_path: Pa
     with ExitStack() as stack:
         daemons = [stack.enter_context(LedgerProcess(home)) for home in homes]
         asyncio.run(survive(homes, daemons, [daemon.wait_started() for daemon in daemons], stack))
+
+
+def change_genesis(home: Path) -> None:
+    document = json.loads((home / "genesis.json").read_text())
+    (home / "genesis.json").write_text(json.dumps(document | {"chain_id": "another"}))
+
+
+def lose_the_signers_record(home: Path) -> None:
+    (home / "engine/data/priv_validator_state.json").unlink()
+
+
+def change_the_key(home: Path) -> None:
+    (home / "validator.key").write_bytes(b"k" * 32)
+
+
+def damage_the_blocks(home: Path) -> None:
+    for path in (home / "engine/data/blockstore.db").glob("MANIFEST-*"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that has made blocks."""
+    home = make_validators(tmp_path_factory.mktemp("stopped"), 1)[0]
+    with LedgerProcess(home) as daemon:
+        url = daemon.wait_started()
+
+        async def work() -> None:
+            await (await client_for(home, url)).close()
+
+        asyncio.run(work())
+        assert daemon.stop() == 0
+    return home
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        (change_genesis, "other_genesis"),
+        (change_the_key, "other_key"),
+        (lose_the_signers_record, "signer_record_missing"),
+        pytest.param(damage_the_blocks, "engine_damaged", marks=pytest.mark.long),  # five starts
+    ],
+)
+def test_a_home_that_contradicts_itself_is_refused(
+    stopped: Path, tmp_path: Path, harm: Callable[[Path], None], code: str
+) -> None:
+    home = Path(shutil.copytree(stopped, tmp_path / "v"))
+    harm(home)
+    before = {path.relative_to(home): path.read_bytes() for path in home.glob("engine/data/*.db/*.ldb")}
+    with LedgerProcess(home) as daemon:
+        assert daemon.wait_ended() in (1, 2), daemon.lines
+        last = daemon.lines[-1]
+        assert (last["event"], last["code"]) == ("failed", code) and last["hint"], daemon.lines
+    assert before == {path.relative_to(home): path.read_bytes() for path in home.glob("engine/data/*.db/*.ldb")}
+
+
+def test_a_port_in_use_a_folder_in_use_and_a_missing_engine_are_told(tmp_path: Path) -> None:
+    home, other = make_validators(tmp_path, 2)
+    with LedgerProcess(home) as daemon:
+        daemon.wait_started()
+        with LedgerProcess(home) as second:
+            assert second.wait_ended() == 1 and second.lines[-1]["code"] == "folder_in_use", second.lines
+        taken = (home / "validator.toml").read_text().split("listen = ")[1].splitlines()[0]
+        lines = (other / "validator.toml").read_text().splitlines()
+        (other / "validator.toml").write_text(
+            "\n".join(f"listen = {taken}" if line.startswith("listen") else line for line in lines)
+        )
+        with LedgerProcess(other) as second:
+            assert second.wait_ended() == 2 and second.lines[-1]["code"] == "port_in_use", second.lines
+    with LedgerProcess(home, environment={"XDG_CACHE_HOME": str(tmp_path)}) as without:
+        assert without.wait_ended() == 2, without.lines
+        assert without.lines[-1]["code"] == "no_engine" and "ledger install" in without.lines[-1]["hint"]

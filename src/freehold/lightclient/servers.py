@@ -20,6 +20,7 @@ MAX_RESPONSE_BYTES: Final = 8 << 20
 CONNECT_S: Final = 2.0
 CATCH_UP_S: Final = 3.0
 CATCH_UP_POLL_S: Final = 0.1
+WAITING: Final = ("/v1/tx", "/v1/faucet")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,10 @@ class Servers:
                     url = self.url
                     try:
                         await self._catch_up(url)
-                        answer = await self._ask(url, method, path, content, limit_s)
+                        # What may take long by its nature has all the time that is left; a read has half of it.
+                        share_s = limit_s if path in WAITING or not self.has_others else limit_s / 2
+                        async with asyncio.timeout(share_s):
+                            answer = await self._ask(url, method, path, content, limit_s)
                         if answer.status < 500:
                             return answer
                         told = answer

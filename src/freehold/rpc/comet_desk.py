@@ -66,6 +66,7 @@ class CometDesk:
         self._begun_at = 0
         self._made_at = time.monotonic()
         self._engine = EngineStatus(0, 0, b"", catching_up=True, peers=0)
+        self._validators = len(genesis.validators.validators)
         self._waiting = (0, 0)
         self._silent: UnreachableError | None = None
         self._ended: EngineStoppedError | None = None
@@ -93,6 +94,7 @@ class CometDesk:
                 if self._backlog is not None:
                     await self._read_back(self._begun_at)
                 self._waiting = await self._client.waiting()
+                self._validators = await self._count_validators()
                 self._silent = None
             except UnreachableError as error:
                 self._silent = error if self._restored.is_set() else None  # at first it is merely starting
@@ -123,6 +125,7 @@ class CometDesk:
             app_hash=app_hash,
             oldest_height=max(self._engine.lowest_height, height - self._keep_heights + 1, min(height, 1)),
             engine=ENGINE,
+            validators=self._validators,
             proposing=halted is None and not self._engine.catching_up,
             halted=halted,
             mempool_txs=self._waiting[0],
@@ -216,6 +219,15 @@ class CometDesk:
                 "a third or more of the validators' power is away, or cut off from this one: see their status",
             )
         return None
+
+    async def _count_validators(self) -> int:
+        """The set changes by elections, two blocks after they are decided."""
+        if not self._newest[0]:
+            return self._validators
+        try:
+            return len((await self._client.validators(self._newest[0])).validators)
+        except RpcError:
+            return self._validators
 
     async def _read_back(self, newest: int) -> None:
         """Tell the blocks before the first one of this run, then those that came meanwhile."""

@@ -26,6 +26,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         app_hash: the root of the state after it.
         oldest_height: the lowest height of a header whose state can still be proven.
         engine: its kind.
+        validators: how many sign blocks now.
         proposing: whether it makes blocks now.
         halted: why it does not; None while it does.
         mempool_txs: transactions that wait.
@@ -37,6 +38,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     app_hash: bytes
     oldest_height: int
     engine: str
+    validators: int
     proposing: bool
     halted: Halted | None
     mempool_txs: int

@@ -68,6 +68,7 @@ class EngineDesk:
             app_hash=status.app_hash,
             oldest_height=oldest,
             engine=ENGINE,
+            validators=1,
             proposing=status.state is EngineState.RUNNING,
             halted=Halted(status.code, status.message, "") if status.code else None,
             mempool_txs=status.mempool_txs,

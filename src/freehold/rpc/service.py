@@ -80,7 +80,7 @@ class Service:
             standing.app_hash.hex(),
             standing.oldest_height,
             standing.engine,
-            len(self._genesis.validators.validators),
+            standing.validators,
             standing.proposing,
             None if halted is None else HaltedAnswer(halted.code, halted.message, halted.hint),
             MempoolAnswer(standing.mempool_txs, standing.mempool_bytes),

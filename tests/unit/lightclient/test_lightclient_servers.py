@@ -20,6 +20,7 @@ class Server:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.asked: list[str] = []
+        self.hangs = False
 
     async def __aenter__(self) -> "Server":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -34,6 +35,10 @@ class Server:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         path = head.split(" ")[1]
         self.asked.append(path)
+        if self.hangs:
+            await reader.read()  # until the client lets go
+            writer.close()
+            return
         status, document = self.answer(path)
         body = json.dumps(document).encode()
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
@@ -78,6 +83,15 @@ def test_a_server_that_cannot_serve_is_left() -> None:
         second.answer = lambda path: (503, {}) if path == "/x" else at(6)(path)
         answer = await servers.exchange("GET", "/x", None, 5.0)
         assert answer.status == 503  # the last one's words are told
+
+    run(work)
+
+
+def test_a_server_that_hangs_costs_a_read_half_of_its_time() -> None:
+    async def work(first: Server, second: Server, servers: Servers) -> None:
+        first.hangs = True
+        assert await of(servers, 1.0) == 6
+        assert servers.url == second.url
 
     run(work)
 

@@ -198,6 +198,7 @@ class FakeDesk:
             time_ms=GENESIS_MS + self.height * 1000,
             app_hash=self.states[-1].root,
             oldest_height=self.pruned_below,
+            validators=len(self.trusted.validators.validators),
             engine="fake",
             proposing=self.halted is None,
             halted=self.halted,

@@ -201,6 +201,20 @@ class CometDesk:
         """Call `receive` after each durable block; before `follow`, so that it gets those read back too."""
         self._receivers.append(receive)
 
+    async def block_range(self) -> tuple[int, int]:
+        """The heights of the blocks that the engine keeps."""
+        status = await self._client.status()
+        return status.lowest_height, min(status.height, self._newest[0])
+
+    async def block_record(self, height: int) -> BlockRecord:
+        """The durable block of a height, from the engine."""
+        try:
+            return _record(await self._client.final_block(height))
+        except RpcError as error:
+            raise HeightUnavailableError(
+                f"block {height} is not kept any more: {error.message}", code="height_pruned"
+            ) from None
+
     def _opened(self) -> StateStore:
         if self._state is None:
             raise UnreachableError("the validator is starting", code="busy", hint="try again in a few seconds")
@@ -264,24 +278,29 @@ class CometDesk:
         self._heights.reached(block.height)
 
     def _tell(self, block: FinalBlock) -> None:
-        txs = []
-        for index, (tx, result) in enumerate(zip(block.txs, block.results, strict=True)):
-            done = CommittedTx(tx_id(tx), block.height, index, result)
+        record = _record(block)
+        for index, (tx, result) in enumerate(zip(record.txs, block.results, strict=True)):
+            done = CommittedTx(tx.id, block.height, index, result)
             known = self._outcomes.get(done.id)
             if known is None or known.result.code != OK:  # once it has succeeded, later copies can only fail
                 self._outcomes[done.id] = done
             self._txs.done(done)
-            events = [event_text(event.kind, event.data) for event in result.events]
-            txs.append(BlockTx(done.id, result.code, result.data, events))
         while len(self._outcomes) > KEPT_OUTCOMES:
             self._outcomes.popitem(last=False)
-        record = BlockRecord(block.height, block.time_ms, block.hash, txs)
         for receive in self._receivers:
             receive(record)
 
     def _left(self, tx: bytes, code: int) -> None:
         name = Code(code).name.lower()
         self._txs.dropped(Dropped(tx_id(tx), "invalid", f"checked again after a block, it is refused: {name}"))
+
+
+def _record(block: FinalBlock) -> BlockRecord:
+    txs = []
+    for tx, result in zip(block.txs, block.results, strict=True):
+        events = [event_text(event.kind, event.data) for event in result.events]
+        txs.append(BlockTx(tx_id(tx), result.code, result.data, events))
+    return BlockRecord(block.height, block.time_ms, block.hash, txs)
 
 
 def _refused(error: RpcError) -> FreeholdError:

@@ -25,8 +25,10 @@ Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ledger.toml: where to listen (`ip:port`, `[ip6]:port`), and how many points a client may spend.
 
-    A light request costs one point, a heavy one more (docs/spec/rpc.md). `keep_blocks` of 0 keeps all. `metrics` is
-    where Prometheus finds its page (docs/runbook.md), for the operator alone; nowhere when it is empty.
+    A light request costs one point, a heavy one more (docs/spec/rpc.md). `keep_blocks` of 0 keeps all.
+    `metrics` is where Prometheus finds its page (docs/runbook.md), for the operator alone; nowhere when it is empty.
+    `index` is where history is kept: `sqlite` in the home, a connection string of PostgreSQL, or `off`
+    (docs/spec/history.md).
     """
 
     listen: Annotated[list[str], Meta(min_length=1, max_length=MAX_LISTEN)]
@@ -34,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points_burst: Rate = 2_000.0
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
     metrics: str = ""
+    index: Annotated[str, Meta(pattern=r"^(?:sqlite|off|postgres(?:ql)?://\S{1,500})\Z")] = "sqlite"
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -73,6 +76,11 @@ class DaemonHome(msgspec.Struct, frozen=True):
     def data(self) -> Path:
         """The engine's folder."""
         return self.folder / "data"
+
+    @property
+    def index_folder(self) -> Path:
+        """Where history is kept, unless in PostgreSQL; may be removed at any time: it is made anew."""
+        return self.folder / "index"
 
 
 def load_home(folder: Path) -> DaemonHome:

@@ -8,6 +8,10 @@ from typing import Protocol
 
 import msgspec
 
+from freehold.indexer.records import BlockEvent, BlockRecord, BlockTx
+
+__all__ = ["BlockEvent", "BlockRecord", "BlockTx", "Desk", "Halted", "Standing", "TxOutcome"]
+
 
 class Halted(msgspec.Struct, frozen=True):
     """Why an engine makes no blocks, and what its operator does next."""
@@ -51,31 +55,6 @@ class TxOutcome(msgspec.Struct, frozen=True):
     code: int
     height: int = 0
     data: bytes = b""
-
-
-class BlockEvent(msgspec.Struct, frozen=True):
-    """Something that happened in a block: its kind and its attributes as text."""
-
-    kind: str
-    attributes: dict[str, str]
-
-
-class BlockTx(msgspec.Struct, frozen=True):
-    """A transaction in a block and what it did."""
-
-    id: bytes
-    code: int
-    data: bytes
-    events: list[BlockEvent]
-
-
-class BlockRecord(msgspec.Struct, frozen=True):
-    """A durable block, as history keeps it."""
-
-    height: int
-    time_ms: int
-    hash: bytes
-    txs: list[BlockTx]
 
 
 class Desk(Protocol):
@@ -134,3 +113,13 @@ class Desk(Protocol):
 
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         """Call `receive` in the event loop after each durable block, in order."""
+
+    async def block_range(self) -> tuple[int, int]:
+        """The lowest and the newest height that `block_record` gives; (0, 0) before the first block."""
+
+    async def block_record(self, height: int) -> BlockRecord:
+        """The durable block of a height, from the block store.
+
+        Raises:
+            FreeholdError: it is not kept any more, not made yet, or the engine does not answer.
+        """

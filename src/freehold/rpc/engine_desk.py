@@ -118,6 +118,15 @@ class EngineDesk:
         """Call `receive` after each durable block; before `start`, so that it gets the recent ones too."""
         self._receivers.append(receive)
 
+    async def block_range(self) -> tuple[int, int]:
+        """The heights of the blocks on disk."""
+        status = self._engine.status()
+        return status.lowest_height, status.height
+
+    async def block_record(self, height: int) -> BlockRecord:
+        """The durable block of a height, from disk."""
+        return _record(await self._engine.block(height))
+
     async def _follow(self) -> None:
         while True:
             try:

@@ -12,6 +12,8 @@ STATUS_BY_CODE: Final = {
     "unknown_tx": 404,
     "height_unknown": 404,
     "no_faucet": 404,
+    "no_history": 404,
+    "unknown_block": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "account_exists": 409,

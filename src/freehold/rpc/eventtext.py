@@ -8,10 +8,10 @@ import msgspec
 from freehold.base.errors import check
 from freehold.base.limits import ID_BYTES
 from freehold.crypto.strkey import encode_account
+from freehold.indexer.records import BlockEvent
 from freehold.ledger.events import Event
-from freehold.rpc.desk import BlockEvent
 
-_ACCOUNTS: Final = frozenset({"sender", "to", "farm", "tenant"})
+_ACCOUNTS: Final = frozenset({"sender", "to", "farm", "tenant", "owner", "challenger"})
 
 
 @cache

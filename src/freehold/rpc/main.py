@@ -24,6 +24,7 @@ from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto import ed25519
 from freehold.crypto.strkey import encode_account
 from freehold.rpc.app import make_app
+from freehold.rpc.archive import open_archive
 from freehold.rpc.config import Address, DaemonHome, load_home
 from freehold.rpc.engines import RunningLedger, open_engine
 from freehold.rpc.faucet import Faucet
@@ -67,9 +68,12 @@ class Daemon:
             ledger = open_engine(home)
             stack.push_async_callback(ledger.stop)
             faucet = Faucet(home.faucet, ledger.desk) if home.faucet is not None else None
-            service = Service(ledger.desk, faucet=faucet)
+            archive = open_archive(home, ledger.desk, lambda event, fields: self._log.write(event, fields))
+            stack.push_async_callback(archive.stop)
+            service = Service(ledger.desk, faucet=faucet, archive=archive)
             stack.callback(service.close)
             following = await ledger.start()
+            archive.start()
             rates = RateLimiter(home.settings.points_per_second, home.settings.points_burst)
             metrics = Metrics(ledger.desk, home.folder)
             if home.metrics is not None:
@@ -156,6 +160,7 @@ def describe(home: DaemonHome) -> dict[str, Any]:
         "points_per_second": home.settings.points_per_second,
         "points_burst": home.settings.points_burst,
         "keep_blocks": home.settings.keep_blocks,
+        "index": home.settings.index.partition("://")[0],  # a connection string may hold a password
     }
 
 

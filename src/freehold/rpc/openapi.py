@@ -57,7 +57,7 @@ def document(version: str) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": route.id_pattern}}
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     statuses = set(route.statuses)

@@ -1,6 +1,7 @@
 """From a request's bytes to what a route takes: strict, bounded, each failure a typed error."""
 
 import re
+from functools import cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ _NUMBER: Final = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z", re.ASCII)
 
 
 def read_query(request: HttpRequest, kind: type[R] | None) -> R | None:
-    """Decode the query: whole numbers, each at most once, none unknown.
+    """Decode the query: whole numbers, or text where the kind says so; each at most once, none unknown.
 
     Raises:
         InvalidInputError: anything else.
@@ -26,7 +27,8 @@ def read_query(request: HttpRequest, kind: type[R] | None) -> R | None:
     raw: bytes = request.scope["query_string"]
     if len(raw) > MAX_QUERY_BYTES:
         raise InvalidInputError("the query is too long", code="oversized")
-    values: dict[str, int] = {}
+    values: dict[str, int | str] = {}
+    texts = _text_fields(kind) if kind else frozenset[str]()
     known = {field.name for field in msgspec.structs.fields(kind)} if kind else set[str]()
     for name, text in request.query_params.multi_items():
         if name not in known or name in values:
@@ -35,6 +37,9 @@ def read_query(request: HttpRequest, kind: type[R] | None) -> R | None:
                 code="bad_request",
                 hint=f"known: {', '.join(sorted(known)) or 'none'}; see /openapi.json",
             )
+        if name in texts:
+            values[name] = text
+            continue
         if _NUMBER.match(text) is None:
             raise InvalidInputError(f"query parameter {name!r} must be a whole number", code="bad_request")
         values[name] = int(text)
@@ -70,6 +75,13 @@ async def read_body(request: HttpRequest, kind: type[R]) -> R:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _malformed(str(error)) from None
+
+
+@cache
+def _text_fields(kind: type[Request]) -> frozenset[str]:
+    info = msgspec.inspect.type_info(kind)
+    fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
+    return frozenset(field.name for field in fields if isinstance(field.type, msgspec.inspect.StrType))
 
 
 def _malformed(why: str) -> InvalidInputError:

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 import msgspec
 
-from freehold.rpc import answers
+from freehold.rpc import answers, archive
 from freehold.rpc.service import Service
 
 LIST_POINTS: Final = 4.0
+HISTORY_POINTS: Final = 10.0  # a page of 1,000 events
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +22,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         summary: one line.
         answer: what goes out.
         call: does it; its second argument is the decoded query or body, or the id in the path, or None.
-        query: the query's parameters: optional whole numbers.
+        query: the query's parameters, each optional: whole numbers, or text by a pattern.
+        id_pattern: of the id in the path.
         body: the body.
         points: what a request costs of its client's rate.
         more_points: what this one costs beyond that, once it is decoded.
@@ -36,6 +38,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     answer: Any
     call: Callable[[Service, Any], Awaitable[Any]]
     query: type[answers.Request] | None = None
+    id_pattern: str = "^[0-9a-f]{64}$"
     body: type[answers.Request] | None = None
     points: float = 1.0
     more_points: Callable[[Service, Any], float] | None = None
@@ -130,6 +133,49 @@ ROUTES: Final = (
         summary="Farms, nodes and leases in one page, without proofs",
         answer=answers.GridAnswer,
         call=lambda service, _: service.grid(),
+        points=LIST_POINTS,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/history",
+        name="history",
+        summary="What happened in all indexed blocks, to whom it concerns, newest first",
+        answer=archive.HistoryAnswer,
+        call=lambda service, query: service.archive.events(query),
+        query=archive.HistoryQuery,
+        points=HISTORY_POINTS,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/history/blocks",
+        name="history_blocks",
+        summary="All indexed blocks, newest first",
+        answer=archive.HistoryBlocksAnswer,
+        call=lambda service, query: service.archive.blocks(query),
+        query=archive.HistoryBlocksQuery,
+        points=LIST_POINTS,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/history/tx/{id}",
+        name="history_tx",
+        summary="A transaction of any indexed block, with its events",
+        answer=archive.HistoryTxAnswer,
+        call=lambda service, id_: service.archive.tx(id_),
+        points=LIST_POINTS,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/history/block/{id}",
+        name="history_block",
+        summary="An indexed block by height or hash, with its transactions",
+        answer=archive.HistoryBlockAnswer,
+        call=lambda service, name: service.archive.block(name),
+        id_pattern=archive.BLOCK_PATTERN,
         points=LIST_POINTS,
         statuses=(404,),
     ),

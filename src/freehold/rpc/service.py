@@ -35,6 +35,8 @@ from freehold.rpc.answers import (
     TxAnswer,
     TxRequest,
 )
+from freehold.rpc.archive import Archive
+from freehold.rpc.codenames import code_name
 from freehold.rpc.desk import Desk, TxOutcome
 from freehold.rpc.faucet import Faucet
 from freehold.rpc.gridview import view_grid
@@ -54,9 +56,12 @@ NOT_YET: Final = "it is not in a block yet and may still get there: ask GET /v1/
 class Service:
     """The answers of one ledger."""
 
-    def __init__(self, desk: Desk, *, faucet: Faucet | None = None, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, desk: Desk, *, faucet: Faucet | None = None, archive: Archive | None = None, wait_s: float = WAIT_S
+    ) -> None:
         self.desk = desk
-        self.history = History()
+        self.history = History()  # the newest blocks, from memory: what the status page and waiting clients need
+        self.archive = archive or Archive(None, None)  # all blocks, from the index
         self._genesis = parse_genesis(desk.genesis)
         self._faucet = faucet
         self._wait_s = wait_s
@@ -68,6 +73,7 @@ class Service:
     def close(self) -> None:
         """Let the reading threads go."""
         self._readers.shutdown(wait=False, cancel_futures=True)
+        self.archive.close()
 
     async def status(self) -> StatusAnswer:
         """Where the ledger stands."""
@@ -136,9 +142,12 @@ class Service:
         return _tx_answer(id_, outcome)
 
     async def tx(self, id_hex: str) -> TxAnswer:
-        """What a transaction of a recent block did."""
+        """What a transaction did: of a recent block from memory, of an older one from the index where there is one."""
         id_ = parse_id(id_hex)
         outcome = self.history.outcome(id_)
+        if outcome is None and self.archive.is_kept:
+            found = await self.archive.find_tx(id_)
+            outcome = TxOutcome(found.code, found.height, found.data)
         if outcome is None:
             raise RefusedError(
                 "no recent block holds this transaction",
@@ -188,14 +197,6 @@ class Service:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
-
-
-def code_name(code: int) -> str:
-    """The stable name of a result code."""
-    try:
-        return Code(code).name
-    except ValueError:
-        return f"CODE_{code}"
 
 
 def _tx_answer(id_: bytes, outcome: TxOutcome, *, hint: str = "") -> TxAnswer:

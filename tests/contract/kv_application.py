@@ -5,6 +5,7 @@ from pathlib import Path
 from freehold.consensus import application as abci
 from freehold.consensus.application import Event, Lane, TxResult
 from freehold.consensus.state_store import StateStore
+from freehold.consensus.state_sync import NO_SNAPSHOTS, SnapshotPlan, StateSync, recover
 
 MARK = b"!proposer "
 
@@ -19,13 +20,25 @@ def kv_tx(
 class KvApplication:
     """Values under keys, nonces under `nonce/sender`; the first transaction of each block is the proposer's mark."""
 
-    def __init__(self, folder: Path, *, keep_heights: int = 8, keep_blocks: int = 0, twist: bytes = b"") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_heights: int = 8,
+        keep_blocks: int = 0,
+        twist: bytes = b"",
+        snapshots: SnapshotPlan = NO_SNAPSHOTS,
+        chain_id: str = "kv-1",
+    ) -> None:
+        recover(folder / "state")
         self.state = StateStore.open(folder / "state", keep_heights, split=3)
+        self.sync = StateSync(self.state, folder / "state", chain_id, snapshots)
         self.keep_blocks = keep_blocks
         self.twist = twist  # a defect: another value than the transaction says
         self.checks = 0
 
     def close(self) -> None:
+        self.sync.close()
         self.state.close()
 
     def find_validator(self, address: bytes) -> bytes | None:
@@ -96,7 +109,21 @@ class KvApplication:
 
     def commit(self) -> abci.CommitResponse:
         self.state.commit()
-        return abci.CommitResponse(max(0, self.state.height - self.keep_blocks + 1) if self.keep_blocks else 0)
+        self.sync.committed()
+        retain = max(0, self.state.height - self.keep_blocks + 1) if self.keep_blocks else 0
+        return abci.CommitResponse(self.sync.lowest_needed(retain))
+
+    def list_snapshots(self) -> tuple[abci.Snapshot, ...]:
+        return self.sync.listed()
+
+    def load_snapshot_chunk(self, height: int, format_: int, index: int) -> bytes:
+        return self.sync.load(height, format_, index)
+
+    def offer_snapshot(self, snapshot: abci.Snapshot, app_hash: bytes) -> abci.OfferResult:
+        return self.sync.offer(snapshot, app_hash)
+
+    def apply_snapshot_chunk(self, index: int, chunk: bytes, sender: str) -> abci.ApplyChunkResponse:
+        return self.sync.apply(index, chunk, sender)
 
     def query(self, request: abci.QueryRequest) -> abci.QueryResponse:
         if request.prove:

@@ -323,19 +323,6 @@ def test_an_engine_that_vanishes_and_returns_replays(tmp_path: Path) -> None:
     run(main)
 
 
-def test_snapshots_are_refused(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with serving(tmp_path) as (_, path):
-            connection = await Connection.open(path)
-            assert await connection.ask(wire.RequestListSnapshots()) == wire.ResponseListSnapshots()
-            abort = wire.SnapshotResult.ABORT
-            assert await connection.ask(wire.RequestOfferSnapshot()) == wire.ResponseOfferSnapshot(abort)
-            assert await connection.ask(wire.RequestLoadSnapshotChunk()) == wire.ResponseLoadSnapshotChunk()
-            assert await connection.ask(wire.RequestApplySnapshotChunk()) == wire.ResponseApplySnapshotChunk(abort)
-
-    run(main)
-
-
 def test_a_socket_of_an_earlier_run_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:
     async def main() -> None:
         (tmp_path / "abci.sock").write_bytes(b"")

@@ -2,10 +2,10 @@
 
 The same application stands behind the embedded engine and, later, behind CometBFT's socket, so names, order and
 meaning follow ABCI: `finalize_block` computes, `commit` alone persists, `info` tells what was last committed, and the
-app hash of a height goes into the header of the next. State sync's four snapshot calls will join this Protocol with
-the engine that needs them.
+app hash of a height goes into the header of the next.
 
-Threads: `check_tx` and `query` may be called from any thread at any time; everything else is called by one at a time.
+Threads: `check_tx`, `query`, `list_snapshots` and `load_snapshot_chunk` may be called from any thread at any time;
+everything else is called by one at a time.
 """
 
 from enum import IntEnum
@@ -258,6 +258,51 @@ class QueryResponse(msgspec.Struct, frozen=True):
     proof: bytes = b""
 
 
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot as peers tell each other of it.
+
+    Attributes:
+        height: the state is the one after this block.
+        format: of the snapshot; whoever does not know it cannot restore it.
+        chunks: how many.
+        hash: equal only if all of it is equal.
+        metadata: the application's own.
+    """
+
+    height: int
+    format: int
+    chunks: int
+    hash: bytes
+    metadata: bytes
+
+
+class OfferResult(IntEnum):
+    """What becomes of a snapshot that a peer has; ABCI's numbers."""
+
+    ACCEPT = 1
+    ABORT = 2
+    REJECT = 3
+    REJECT_FORMAT = 4
+    REJECT_SENDER = 5
+
+
+class ChunkResult(IntEnum):
+    """What comes after a chunk; ABCI's numbers."""
+
+    ACCEPT = 1
+    ABORT = 2
+    RETRY = 3
+    REJECT_SNAPSHOT = 5
+
+
+class ApplyChunkResponse(msgspec.Struct, frozen=True):
+    """What comes after a chunk, which ones are to be fetched again, and from whom nothing more is taken."""
+
+    result: ChunkResult
+    refetch_chunks: tuple[int, ...] = ()
+    reject_senders: tuple[str, ...] = ()
+
+
 class Application(Protocol):
     """The calls; see the module."""
 
@@ -300,6 +345,18 @@ class Application(Protocol):
         Raises:
             HeightUnavailableError: that version is not kept, or not made yet.
         """
+
+    def list_snapshots(self) -> tuple[Snapshot, ...]:
+        """Give the snapshots that peers may have."""
+
+    def load_snapshot_chunk(self, height: int, format_: int, index: int) -> bytes:
+        """Give a chunk; empty when it is not there."""
+
+    def offer_snapshot(self, snapshot: Snapshot, app_hash: bytes) -> OfferResult:
+        """Say whether a peer's snapshot is restored; `app_hash` is that of its height, verified by the engine."""
+
+    def apply_snapshot_chunk(self, index: int, chunk: bytes, sender: str) -> ApplyChunkResponse:
+        """Take a chunk of the accepted snapshot; after the last one `info` tells of its height."""
 
     def close(self) -> None:
         """Let go of files; nothing else is called afterwards."""

@@ -20,6 +20,7 @@ from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlock
 from freehold.consensus.errors import StorageDamagedError
 from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
+from freehold.consensus.state_sync import NO_SNAPSHOTS, SnapshotPlan, StateSync, recover
 from freehold.crypto import ed25519
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
@@ -93,6 +94,7 @@ class LedgerApplication:
         *,
         keep_blocks: int = 0,
         vrf_key: PrivateKey | None = None,
+        state_sync: StateSync | None = None,
     ) -> None:
         """Bind the store.
 
@@ -101,11 +103,13 @@ class LedgerApplication:
             signer: signs the beacon of blocks that this node proposes; None when it never proposes.
             keep_blocks: blocks that the engine must keep; 0 for all.
             vrf_key: makes this validator's part of the beacon where votes carry it.
+            state_sync: takes and restores snapshots; None for an engine that has no peers.
         """
         self.state = state
         self._vrf_key = vrf_key
         self._signer = signer
         self._keep_blocks = keep_blocks
+        self._state_sync = state_sync
         self._signatures = VerifiedSignatures()
         self._chain_id = ""
         self._staged_height = 0
@@ -120,6 +124,7 @@ class LedgerApplication:
         *,
         keep_blocks: int = 0,
         vrf_key: PrivateKey | None = None,
+        snapshots: SnapshotPlan = NO_SNAPSHOTS,
     ) -> "LedgerApplication":
         """Open the state under a data folder, keeping as many versions as genesis' preset says.
 
@@ -130,19 +135,24 @@ class LedgerApplication:
         """
         if signer is not None:
             _check_vrf_key(genesis, signer.public, vrf_key)
-        state = StateStore.open(folder / "state", genesis_preset(genesis).state_heights)
+        path = folder / "state"
+        recover(path)
+        state = StateStore.open(path, genesis_preset(genesis).state_heights)
         try:
             if state.get(keys.PARAMS) is not None:
                 rules_at(load_params(state)[0], state.height + 1)
         except LocalProtocolError:
             state.close()
             raise
-        application = cls(state, signer, keep_blocks=keep_blocks, vrf_key=vrf_key)
+        state_sync = StateSync(state, path, genesis.chain_id, snapshots)
+        application = cls(state, signer, keep_blocks=keep_blocks, vrf_key=vrf_key, state_sync=state_sync)
         application._chain_id = genesis.chain_id
         return application
 
     def close(self) -> None:
         """Close the state."""
+        if self._state_sync is not None:
+            self._state_sync.close()
         self.state.close()
 
     def info(self) -> abci.InfoResponse:
@@ -264,8 +274,37 @@ class LedgerApplication:
             StorageError: it is not; the version before stands.
         """
         self.state.commit()
-        retain = self._staged_height - self._keep_blocks + 1 if self._keep_blocks else 0
-        return abci.CommitResponse(max(retain, 0))
+        retain = max(self._staged_height - self._keep_blocks + 1, 0) if self._keep_blocks else 0
+        if self._state_sync is not None:
+            self._state_sync.committed()
+            retain = self._state_sync.lowest_needed(retain)
+        return abci.CommitResponse(retain)
+
+    def list_snapshots(self) -> tuple[abci.Snapshot, ...]:
+        """Give the snapshots that peers may have."""
+        return self._state_sync.listed() if self._state_sync is not None else ()
+
+    def load_snapshot_chunk(self, height: int, format_: int, index: int) -> bytes:
+        """Give a chunk; empty when it is not there."""
+        return self._state_sync.load(height, format_, index) if self._state_sync is not None else b""
+
+    def offer_snapshot(self, snapshot: abci.Snapshot, app_hash: bytes) -> abci.OfferResult:
+        """Say whether a peer's snapshot is restored.
+
+        Raises:
+            StorageError: the folder for it cannot be made.
+        """
+        return self._state_sync.offer(snapshot, app_hash) if self._state_sync is not None else abci.OfferResult.ABORT
+
+    def apply_snapshot_chunk(self, index: int, chunk: bytes, sender: str) -> abci.ApplyChunkResponse:
+        """Take a chunk of the accepted snapshot.
+
+        Raises:
+            StorageError: it cannot be written; the state stands as it was.
+        """
+        if self._state_sync is None:
+            return abci.ApplyChunkResponse(abci.ChunkResult.ABORT)
+        return self._state_sync.apply(index, chunk, sender)
 
     def find_validator(self, address: bytes) -> bytes | None:
         """Give the key behind an address: of the sets around the newest block, of genesis, or of a bond."""

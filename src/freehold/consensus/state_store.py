@@ -25,7 +25,7 @@ from freehold.consensus.records import (
     record_key,
     record_value,
 )
-from freehold.consensus.storage import MAX_MAP_BYTES, Storage
+from freehold.consensus.storage import MAX_MAP_BYTES, Storage, exchange
 from freehold.consensus.tree import (
     HASH_BYTES,
     LEAF_KIND,
@@ -43,7 +43,7 @@ DEFAULT_SPLIT: Final = 18
 MAX_META_BYTES: Final = 1 << 20
 MAX_CACHED: Final = 32_768  # values read lately: a block reads again what checking its transactions read
 _UNREAD: Final = b"unread"
-_HEAD_KEY: Final = b"head"
+HEAD_KEY: Final = b"head"
 _LAST_PATH: Final = b"\xff" * PATH_BYTES
 
 
@@ -113,7 +113,7 @@ class StateStore:
         storage = Storage(path, ("leaves", "undo", "head"), max_map_bytes=max_map_bytes)
         try:
             with storage.lock:
-                raw = storage.get("head", _HEAD_KEY)
+                raw = storage.get("head", HEAD_KEY)
                 head = Head(FORMAT, split, 0, bytes(HASH_BYTES), b"")
                 if raw is not None:
                     head = decode(bytes(raw), Head, max_bytes=2 * MAX_META_BYTES)
@@ -285,7 +285,7 @@ class StateStore:
             if height > 0:
                 txn.put(height.to_bytes(8, "big"), staged.undo, db=databases["undo"])
             self._prune(txn, height)
-            txn.put(_HEAD_KEY, encode(staged.head), db=databases["head"])
+            txn.put(HEAD_KEY, encode(staged.head), db=databases["head"])
 
         def after() -> None:
             self._tree.apply()
@@ -297,6 +297,64 @@ class StateStore:
 
         self._storage.write(fill, after)
         return staged.head.root
+
+    def rollback(self) -> int:
+        """Go back by one version, durably; what was staged is forgotten.
+
+        Returns:
+            The height of the version that is the newest now.
+
+        Raises:
+            HeightUnavailableError: the version before is not kept.
+            StorageError: the disk failed.
+        """
+        height = self.height
+        with self._storage.lock:
+            (undo, *_) = self._undos(height - 1)
+            top = undo.node(1)
+            root = self.app_hash if top is None else top[1]
+            before = [(path, bytes(record)) for path, record in undo.leaves(b"", _LAST_PATH)]
+        head = Head(FORMAT, self._head.split, height - 1, root, b"")
+        databases = self._storage.databases
+
+        def fill(txn: Any) -> None:
+            for path, record in before:
+                if record:
+                    txn.put(path, record, db=databases["leaves"])
+                else:
+                    txn.delete(path, db=databases["leaves"])
+            txn.delete(height.to_bytes(8, "big"), db=databases["undo"])
+            txn.put(HEAD_KEY, encode(head), db=databases["head"])
+
+        self._storage.write(fill)
+        self._reopen()
+        return self.height
+
+    def replace(self, folder: Path) -> None:
+        """Become the store in another folder, which takes this one's place: all of it or, after a crash, nothing.
+
+        Args:
+            folder: of a closed store, beside this one's.
+
+        Raises:
+            StorageError: the folders cannot be exchanged.
+        """
+        self._reopen(folder)
+
+    def release_readers(self) -> None:
+        """Let go of versions that a reader held who has died."""
+        self._storage.release_readers()
+
+    def _reopen(self, folder: Path | None = None) -> None:
+        place, lock = self._storage.path, self._storage.lock
+        with lock:
+            self._storage.close()
+            if folder is not None:
+                exchange(folder, place)
+            fresh = type(self).open(place, self.keep_heights)
+            fresh._storage.lock = lock
+            self._storage, self._head, self._tree = fresh._storage, fresh._head, fresh._tree
+            self._staged, self._cache = None, {}
 
     def _prune(self, txn: Any, height: int) -> None:
         undo = self._storage.databases["undo"]

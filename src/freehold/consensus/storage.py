@@ -7,6 +7,7 @@ thread reads. Only this module and those built on it in this package touch `lmdb
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +138,10 @@ class Storage:
             if after is not None:
                 after()
 
+    def release_readers(self) -> None:
+        """Free the places of readers whose processes have died: their versions would keep pages from being reused."""
+        self._env.reader_check()
+
     def _grow(self) -> bool:
         size = self.map_bytes
         if size >= self._max_map_bytes:
@@ -151,6 +156,44 @@ class Storage:
             finally:
                 self._reader = self._env.begin(buffers=True)
         return True
+
+
+def exchange(folder: Path, place: Path) -> None:
+    """Put a folder in the place of another, which is removed; `settle` ends what a crash left half done.
+
+    Raises:
+        StorageError: it failed.
+    """
+    old = _old(place)
+    try:
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+        folder.rename(place)
+        _sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise _typed(error, place) from error
+
+
+def settle(place: Path) -> None:
+    """Bring the folder of an `exchange` back to one of its two sides: what was there, or what took its place.
+
+    Raises:
+        StorageError: it failed.
+    """
+    old = _old(place)
+    try:
+        if old.exists():
+            if not place.exists():
+                old.rename(place)
+                _sync(place.parent)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise _typed(error, place) from error
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(place.name + ".old")
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -69,6 +69,9 @@ class Purpose(Enum):
     # Merkle mountain ranges
     MMR_INNER = "hash", "mmr-inner/1"
     MMR_ROOT = "hash", "mmr-root/1"
+    # snapshots of the state
+    SNAPSHOT = "hash", "snapshot/1"
+    SNAPSHOT_CHUNK = "hash", "snapshot-chunk/1"
 
     is_signed: bool
     prefix: bytes

@@ -11,7 +11,7 @@ import lmdb
 import pytest
 
 from freehold.base.errors import InvalidInputError, InvariantError
-from freehold.consensus.errors import StorageDamagedError, StorageError, StorageFullError
+from freehold.consensus.errors import HeightUnavailableError, StorageDamagedError, StorageError, StorageFullError
 from freehold.consensus.state_store import StateStore
 from freehold.consensus.storage import Storage, write_file
 from freehold.light.ics23 import SMT, CommitmentProof, verify_existence
@@ -206,3 +206,31 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(StorageFullError):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_rollback_is_the_version_before_and_may_be_made_again_until_none_is_kept(tmp_path: Path) -> None:
+    batches: list[dict[bytes, bytes | None]] = [
+        {b"a": b"0", b"b": b"0", b"c": b"0"},
+        {b"a": b"1", b"d": b"1"},
+        {b"b": None, b"d": b"2"},
+        {},
+        {b"b": b"4", b"c": None},
+    ]
+    with StateStore.open(tmp_path / "s", 3, split=3) as store:
+        versions = []
+        for height, batch in enumerate(batches):
+            store.stage(height, batch)
+            versions.append((store.commit(), dict(store.items())))
+        for height in (3, 2, 1):
+            assert store.rollback() == height
+            assert (store.app_hash, dict(store.items())) == versions[height]
+        with pytest.raises(HeightUnavailableError, match="not kept"):
+            store.rollback()
+        for height in (2, 3, 4):
+            store.stage(height, batches[height])
+            assert store.commit() == versions[height][0]
+            value, proof = store.prove(b"a", height)
+            assert value == b"1"
+            verify_existence(SMT, store.app_hash, b"a", b"1", CommitmentProof.decode(proof))
+    with StateStore.open(tmp_path / "s", 3) as again:
+        assert (again.height, again.app_hash) == (4, versions[4][0])

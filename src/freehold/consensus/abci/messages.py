@@ -18,6 +18,7 @@ from freehold.light.types import ADDRESS_BYTES, MAX_VALIDATORS, ZERO_TIME, Publi
 from freehold.light.wire import Field, Kind, Message
 
 MAX_REQUEST_BYTES: Final = 8 * MIB  # genesis' app_state is the longest; a block has at most 1 MiB by default
+MAX_SNAPSHOT_BYTES: Final = 4 * MIB  # the engine takes no longer offer of a peer
 MAX_TEXT_BYTES: Final = 4 * KIB
 MAX_KEY_BYTES: Final = 4 * KIB
 MAX_COUNT: Final = MAX_REQUEST_BYTES  # what is repeated is bounded by its bytes
@@ -49,12 +50,6 @@ class Status(IntEnum):
 
     ACCEPT = 1
     REJECT = 2
-
-
-class SnapshotResult(IntEnum):
-    """Of an offered snapshot or one of its chunks."""
-
-    ABORT = 2
 
 
 class ValidatorUpdate(Message, frozen=True):
@@ -207,20 +202,67 @@ class RequestCommit(Request, frozen=True):
     """Persist what was finalized."""
 
 
+class Snapshot(Message, frozen=True):
+    """A snapshot as peers tell each other of it."""
+
+    height: int = 0
+    format: int = 0
+    chunks: int = 0
+    hash: bytes = b""
+    metadata: bytes = b""
+
+    SKIPS_UNKNOWN: ClassVar[bool] = True
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "height", Kind.UINT64),
+        Field(2, "format", Kind.UINT32),
+        Field(3, "chunks", Kind.UINT32),
+        Field(4, "hash", Kind.BYTES, limit=MAX_SNAPSHOT_BYTES),  # a peer chooses it: what is odd is refused later
+        Field(5, "metadata", Kind.BYTES, limit=MAX_SNAPSHOT_BYTES),
+    )
+
+
 class RequestListSnapshots(Request, frozen=True):
     """Which snapshots are there?"""
 
 
 class RequestOfferSnapshot(Request, frozen=True):
-    """Shall a peer's snapshot be restored?"""
+    """Shall a peer's snapshot be restored? The app hash is that of the verified header after its height."""
+
+    snapshot: Snapshot | None = None
+    app_hash: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "snapshot", Kind.OPTIONAL, Snapshot),
+        Field(2, "app_hash", Kind.BYTES, limit=_HASH_BYTES),
+    )
 
 
 class RequestLoadSnapshotChunk(Request, frozen=True):
     """Give a chunk of a snapshot."""
 
+    height: int = 0
+    format: int = 0
+    chunk: int = 0
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "height", Kind.UINT64),
+        Field(2, "format", Kind.UINT32),
+        Field(3, "chunk", Kind.UINT32),
+    )
+
 
 class RequestApplySnapshotChunk(Request, frozen=True):
-    """Take in a chunk of a snapshot."""
+    """Take in a chunk of a snapshot, from this peer."""
+
+    index: int = 0
+    chunk: bytes = b""
+    sender: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "index", Kind.UINT32),
+        Field(2, "chunk", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(3, "sender", Kind.BYTES, limit=MAX_TEXT_BYTES),
+    )
 
 
 class RequestPrepareProposal(Request, frozen=True):
@@ -308,7 +350,7 @@ class RequestFinalizeBlock(Request, frozen=True):
         Field(1, "txs", Kind.REPEATED_BYTES, limit=MAX_COUNT),
         Field(2, "decided_last_commit", Kind.MESSAGE, CommitInfo),
         Field(3, "misbehavior", Kind.REPEATED, AbciMisbehavior, limit=MAX_COUNT),
-        Field(4, "hash", Kind.BYTES, limit=_HASH_BYTES),
+        Field(4, "hash", Kind.BYTES, limit=MAX_SNAPSHOT_BYTES),  # a peer chooses it: what is odd is refused later
         Field(5, "height", Kind.INT64),
         Field(6, "time", Kind.MESSAGE, Timestamp),
         Field(8, "proposer_address", Kind.BYTES, limit=ADDRESS_BYTES),
@@ -409,27 +451,41 @@ class ResponseCommit(Response, frozen=True):
 
 
 class ResponseListSnapshots(Response, frozen=True):
-    """No snapshots yet."""
+    """The snapshots that peers may have."""
+
+    snapshots: tuple[Snapshot, ...] = ()
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "snapshots", Kind.REPEATED, Snapshot, limit=MAX_COUNT),)
 
 
 class ResponseOfferSnapshot(Response, frozen=True):
     """Whether an offered snapshot is restored."""
 
-    result: int = SnapshotResult.ABORT
+    result: int = 0
 
     FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "result", Kind.ENUM),)
 
 
 class ResponseLoadSnapshotChunk(Response, frozen=True):
-    """No chunk."""
+    """A chunk; empty when it is not there."""
+
+    chunk: bytes = b""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "chunk", Kind.BYTES, limit=MAX_REQUEST_BYTES),)
 
 
 class ResponseApplySnapshotChunk(Response, frozen=True):
-    """Whether a chunk is taken."""
+    """What comes after a chunk, which ones are fetched again, from whom nothing more is taken."""
 
-    result: int = SnapshotResult.ABORT
+    result: int = 0
+    refetch_chunks: tuple[int, ...] = ()
+    reject_senders: tuple[bytes, ...] = ()
 
-    FIELDS: ClassVar[tuple[Field, ...]] = (Field(1, "result", Kind.ENUM),)
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field(1, "result", Kind.ENUM),
+        Field(2, "refetch_chunks", Kind.REPEATED_INT32, limit=MAX_COUNT),
+        Field(3, "reject_senders", Kind.REPEATED_BYTES, limit=MAX_COUNT),
+    )
 
 
 class ResponsePrepareProposal(Response, frozen=True):

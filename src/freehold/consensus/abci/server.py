@@ -25,6 +25,8 @@ from freehold.consensus.abci.messages import (
     RequestCheckTx,
     RequestEcho,
     RequestFlush,
+    RequestListSnapshots,
+    RequestLoadSnapshotChunk,
     RequestQuery,
     Response,
     ResponseException,
@@ -39,6 +41,7 @@ CHECK_THREADS: Final = 2
 BATCH_TXS: Final = 128
 MAX_SOCKET_PATH_BYTES: Final = 100
 _ON_LOOP: Final = (RequestEcho, RequestFlush)
+_QUERIES: Final = (RequestQuery, RequestListSnapshots, RequestLoadSnapshotChunk)  # peers ask: blocks do not wait
 
 Answer = bytes | asyncio.Future[bytes]  # a response as it goes to the engine
 Answers = asyncio.Queue[list[Answer] | None]  # what one read asked for, in order
@@ -196,7 +199,7 @@ class AbciServer:
             return waiting
         if isinstance(request, _ON_LOOP):
             return self._handle(request)
-        pool = self._queries if isinstance(request, RequestQuery) else self._consensus
+        pool = self._queries if isinstance(request, _QUERIES) else self._consensus
         return loop.run_in_executor(pool, self._handle, request)
 
     def _handle(self, request: Request) -> bytes:

@@ -92,10 +92,10 @@ class AbciService:
             wire.RequestQuery: self.query,
             wire.RequestCheckTx: self.check,
             wire.RequestCommit: self._commit,
-            wire.RequestListSnapshots: lambda _: wire.ResponseListSnapshots(),
-            wire.RequestOfferSnapshot: lambda _: wire.ResponseOfferSnapshot(),
-            wire.RequestLoadSnapshotChunk: lambda _: wire.ResponseLoadSnapshotChunk(),
-            wire.RequestApplySnapshotChunk: lambda _: wire.ResponseApplySnapshotChunk(),
+            wire.RequestListSnapshots: self._list_snapshots,
+            wire.RequestOfferSnapshot: self._offer_snapshot,
+            wire.RequestLoadSnapshotChunk: self._load_snapshot_chunk,
+            wire.RequestApplySnapshotChunk: self._apply_snapshot_chunk,
             wire.RequestPrepareProposal: self._prepare_proposal,
             wire.RequestProcessProposal: self._process_proposal,
             wire.RequestExtendVote: self._extend_vote,
@@ -296,6 +296,34 @@ class AbciService:
             self._follower.committed(self._final)
             self._final = None
         return wire.ResponseCommit(answer.retain_height)
+
+    def _list_snapshots(self, _: wire.RequestListSnapshots) -> wire.ResponseListSnapshots:
+        return wire.ResponseListSnapshots(
+            tuple(
+                wire.Snapshot(one.height, one.format, one.chunks, one.hash, one.metadata)
+                for one in self._app.list_snapshots()
+            )
+        )
+
+    def _offer_snapshot(self, request: wire.RequestOfferSnapshot) -> wire.ResponseOfferSnapshot:
+        offered = request.snapshot or wire.Snapshot()
+        snapshot = abci.Snapshot(
+            height=offered.height,
+            format=offered.format,
+            chunks=offered.chunks,
+            hash=offered.hash,
+            metadata=offered.metadata,
+        )
+        return wire.ResponseOfferSnapshot(self._app.offer_snapshot(snapshot, request.app_hash))
+
+    def _load_snapshot_chunk(self, request: wire.RequestLoadSnapshotChunk) -> wire.ResponseLoadSnapshotChunk:
+        chunk = self._app.load_snapshot_chunk(request.height, request.format, request.chunk)
+        return wire.ResponseLoadSnapshotChunk(chunk)
+
+    def _apply_snapshot_chunk(self, request: wire.RequestApplySnapshotChunk) -> wire.ResponseApplySnapshotChunk:
+        answer = self._app.apply_snapshot_chunk(request.index, request.chunk, request.sender.decode(errors="replace"))
+        senders = tuple(sender.encode() for sender in answer.reject_senders)
+        return wire.ResponseApplySnapshotChunk(answer.result, answer.refetch_chunks, senders)
 
     def _votes(self, commit: CommitInfo | ExtendedCommitInfo) -> tuple[abci.VoteInfo, ...]:
         """Name the validators by key; the engine lists the set of the height before, whoever is unknown is left out."""

@@ -240,9 +240,11 @@ def _amount(text: str) -> int:
 
 
 def _agree(home: OperatorHome, owner: bytes) -> PossessionCard:
-    key, chain_id = home.validator_key(), home.genesis().chain_id
-    message = validator_possession_bytes(chain_id, key.public, owner, b"")
-    return PossessionCard(chain_id, key.public.hex(), encode_account(owner), "", key.sign(message).hex())
+    key, genesis = home.validator_key(), home.genesis()
+    vrf_key = home.vrf_key().public if "vrf" in genesis.app_state else b""
+    message = validator_possession_bytes(genesis.chain_id, key.public, owner, vrf_key)
+    signature = key.sign(message).hex()
+    return PossessionCard(genesis.chain_id, key.public.hex(), encode_account(owner), vrf_key.hex(), signature)
 
 
 def _read_possession(path: Path) -> PossessionCard:

@@ -11,6 +11,7 @@ from freehold.base.errors import CodecError, ExitCode, NotVerifiedError
 from freehold.client.epoch_evidence import Word
 from freehold.client.proof_facts import ProofFacts, read_facts
 from freehold.client.proof_statements import Line, Statement, contract_lines, lease_statements, service_name
+from freehold.ledger.lottery import most_left_out
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.proof_file import verify_proof_file
 
@@ -144,10 +145,24 @@ def _trust(trusted: TrustedGenesis) -> list[str]:
     ]
     if count == 1:
         lines.append("validators: 1: its operator can rewrite this ledger")
-        lines.append("the validator can choose the witnesses")
     else:
         lines.append(f"validators: {count}: two thirds of their power together can rewrite this ledger")
-    return lines
+    return [*lines, _beacon_trust(trusted)]
+
+
+def _beacon_trust(trusted: TrustedGenesis) -> str:
+    """Say who can bend the draw of witnesses, by the form that genesis chose for the beacon."""
+    powers = [member.voting_power for member in trusted.validators.validators]
+    if "vrf" not in trusted.app_state:
+        if len(powers) == 1:
+            return "the validator can choose the witnesses"
+        return "the validator that proposes an epoch's first block can choose the epoch's witnesses"
+    if len(powers) == 1:
+        return "the validator knows the witnesses of every epoch in advance"
+    return (
+        "witnesses are drawn by VRF outputs of more than two thirds of the validators' power: a proposer can "
+        f"choose among at most {most_left_out(powers) + 1} draws with genesis' validators, more with several turns"
+    )
 
 
 def _assumes(facts: ProofFacts, statements: list[Statement]) -> list[str]:

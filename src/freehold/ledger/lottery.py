@@ -5,7 +5,7 @@ taken with the chance w / W, however the others' power is split; leaving out any
 Spec: docs/spec/beacon.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -36,6 +36,20 @@ def cost(ticket: bytes) -> int:
         mantissa >>= bit
         fraction = fraction << 1 | bit
     return (_BITS << FRACTION_BITS) - (whole << FRACTION_BITS | fraction)
+
+
+def most_left_out(powers: Sequence[int]) -> int:
+    """Give how many members a lottery over more than 2/3 of the power can do without, and so how far it can be bent.
+
+    Args:
+        powers: of all members, each at least 1.
+    """
+    left = 0
+    for count, power in enumerate(sorted(powers)):
+        left += power
+        if 3 * left >= sum(powers):
+            return count
+    return len(powers)
 
 
 def ranking(entries: Iterable[tuple[bytes, int, bytes]]) -> list[bytes]:

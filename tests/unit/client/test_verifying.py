@@ -19,6 +19,8 @@ from freehold.ledger import keys
 from freehold.ledger.records import Lease
 from freehold.ledger.transactions import Challenge, Probe, ProbeKind
 from freehold.ledger.transactions import Verdict as VerdictBody
+from freehold.light.genesis import genesis_document, parse_genesis
+from freehold.light.types import Timestamp
 from freehold.protocol.messages import Mailbox
 
 
@@ -104,6 +106,29 @@ def test_four_validators_are_named() -> None:
     verdict = grid.verify(grid.export(lease))
     assert (verdict.problem, verdict.validators) == (None, 4)
     assert "validators: 4: two thirds of their power together can rewrite this ledger" in verdict.assumes
+    assert "the validator can choose the witnesses" not in verdict.assumes
+    assert "the validator that proposes an epoch's first block can choose the epoch's witnesses" in verdict.assumes
+
+
+@pytest.mark.parametrize(
+    ("powers", "line"),
+    [
+        ((10,), "the validator knows the witnesses of every epoch in advance"),
+        ((10, 10, 10, 10), "can choose among at most 2 draws with genesis' validators, more with several turns"),
+        ((10,) * 10, "at most 4 draws"),
+        ((6, 1, 1, 1), "at most 3 draws"),
+    ],
+)
+def test_what_is_assumed_of_the_beacon_follows_its_form(powers: tuple[int, ...], line: str) -> None:
+    document = genesis_document(
+        chain_id="c",
+        genesis_time=Timestamp.from_ms(GENESIS_MS),
+        validators=[(bytes([at + 1]) * 32, power, f"v{at}") for at, power in enumerate(powers)],
+        app_state={"vrf": []},
+    )
+    assumes = verify_proof(b"", parse_genesis(document)).assumes
+    assert "the validator can choose the witnesses" not in assumes
+    assert any(line in text for text in assumes)
 
 
 @pytest.mark.parametrize(("witnesses", "threshold", "farms"), [(3, 2, 5), (15, 10, 17)])

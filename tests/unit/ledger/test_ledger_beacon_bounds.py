@@ -12,7 +12,7 @@ from freehold.crypto import ecvrf
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.hashing import Purpose, sha256, tagged_hash
 from freehold.ledger.beacons import Voter, take
-from freehold.ledger.lottery import ranking
+from freehold.ledger.lottery import most_left_out, ranking
 
 PAGE = Path(__file__).parents[3] / "docs" / "spec" / "beacon.md"
 KEYS = [PrivateKey.from_seed(bytes([number + 1]) * 32) for number in range(7)]
@@ -34,17 +34,6 @@ def hash_choices(n: int) -> int:
 
 def bent(p: float, m: float) -> float:
     return 1 - (1 - p) ** m
-
-
-def most_left_out(powers: Sequence[int]) -> int:
-    """How many validators a block can do without: fewer than a third of the power, the smallest first."""
-    total, left, count = sum(powers), 0, 0
-    for power in sorted(powers):
-        left += power
-        if 3 * (total - left) <= 2 * total:
-            break
-        count += 1
-    return count
 
 
 def turns(n: int, k: int) -> float:
@@ -162,5 +151,6 @@ def test_the_page_states_what_the_formulas_give() -> None:
     for row in rows:
         n = int(row[0])
         m = n - quorum(n) + 1
+        assert most_left_out([1] * n) + 1 == m
         chances = [f"{min(turns(n, k) * P, 1):.1e}" for k in (1, 2, 3)]
         assert row[1:] == (str(quorum(n)), str(m), *chances, f"{bent(P, hash_choices(n)):.1e}")

@@ -32,8 +32,9 @@ from freehold.light.genesis import TrustedGenesis, genesis_document, parse_genes
 from freehold.light.headers import address_of, header_hash
 from freehold.light.ics23 import decode_proof
 from freehold.light.proof_file import Statement, parse_proof_file, write_proof_file
-from freehold.light.types import Header, Timestamp
-from freehold.lightclient.client import Snapshot, VerifiedHeader
+from freehold.light.types import Header, LightBlock, Timestamp
+from freehold.light.verify import Signers
+from freehold.lightclient.client import AskedHeader, Snapshot
 from freehold.protocol.evidence import (
     DutyLeaf,
     EvidenceLeaf,
@@ -243,7 +244,11 @@ class Reader:
         self._store = store
         header = grid.chain.at(grid.height + 1, grid.now + 500, store.app_hash)
         self._block = grid.chain.sign(header)
-        self._at = VerifiedHeader(header, header_hash(header), 0)
+        count = len(self._block.validator_set.validators)
+        self._at = AskedHeader(header, header_hash(header), Signers(count, count, 10 * count, 10 * count), 0)
+
+    async def hops(self, block: LightBlock) -> list[LightBlock]:
+        return []
 
     async def read(self, keys: Sequence[bytes], height: int | None = None) -> Snapshot:
         assert height in (None, self._at.height)

@@ -12,7 +12,7 @@ from freehold.base.presets import Preset
 from freehold.ledger.keys import TOTALS, deployment_key, lease_key, node_key, node_lease_key
 from freehold.ledger.records import Deployment, Lease, Node, NodeLease, Totals
 from freehold.ledger.schedule import epoch_at
-from freehold.lightclient.client import LedgerClient, VerifiedHeader, boottime_ms
+from freehold.lightclient.client import AskedHeader, LedgerClient, boottime_ms
 
 MAX_CACHED = 1_024
 
@@ -30,7 +30,7 @@ class ChainView:
     node_id: bytes
     preset: Preset
     genesis_ms: int
-    header: VerifiedHeader | None = None  # at which all of it was read
+    header: AskedHeader | None = None  # at which all of it was read
     totals: Totals | None = None
     node: Node | None = None
     leases: dict[bytes, Lease] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
-from freehold.base.limits import MAX_PROOF_FILE_BYTES
+from freehold.base.limits import MAX_PROOF_FILE_BYTES, MAX_PROOF_HOPS_BYTES
 from freehold.cli.output import Result, Table, say
 from freehold.client import wallet as wallets
 from freehold.client.epoch_evidence import Word
@@ -21,6 +21,8 @@ from freehold.client.session import Session
 from freehold.client.verifying import Verdict, verify_proof
 from freehold.crypto.strkey import decode_account
 from freehold.light.genesis import TrustedGenesis
+from freehold.light.trust import Trust, parse_trust
+from freehold.lightclient.servers import wall_ms
 
 _LEASE_DIGITS = 64
 _PROOF_MODE = 0o644  # public by its nature
@@ -33,7 +35,7 @@ def verify(
     export: Path | None = None,
     genesis: Path | None = None,
     require: str | None = None,
-    trust: str = "genesis",
+    trust: str | None = None,
     mailbox: bool = True,
     json: bool = False,
 ) -> Result:
@@ -54,23 +56,22 @@ def verify(
     require
         claimed, observed, attested or reproduced: exit 5 unless every epoch of service is at least that.
     trust
-        genesis: checked from genesis alone. HEIGHT:HASH is not there yet.
+        genesis: checked from genesis alone; assumes that no two thirds of past validators sold their keys. HEIGHT:HASH:
+        from that header, which you have from somebody you believe, no older than the chain's trust period; an online
+        export then begins there. FREEHOLD_TRUST says the same for every command.
     mailbox
         --no-mailbox: do not ask the nodes for signed answers; then no passphrase is needed.
     json
         One JSON document on stdout.
     """
-    if trust != "genesis":
-        raise InvalidInputError(
-            f"--trust {trust[:80]} is not supported yet", code="unsupported_trust", hint="use --trust genesis"
-        )
     word = _word(require)
     home = Home.default()
     trusted = home.genesis(genesis)
+    mode = home.trust() if trust is None else parse_trust(trust)
     if export is None and _names_a_file(target):
-        return _result(verify_proof(_read(Path(target)), trusted, require=word))
-    data = asyncio.run(_export(home, trusted, target, with_mailbox=mailbox))
-    verdict = verify_proof(data, trusted, require=word)
+        return _result(verify_proof(_read(Path(target)), trusted, require=word, trust=mode, now_ms=wall_ms()))
+    data = asyncio.run(_export(home, trusted, target, mode, with_mailbox=mailbox))
+    verdict = verify_proof(data, trusted, require=word, trust=mode, now_ms=wall_ms())
     if export is None:
         return _result(verdict)
     try:
@@ -106,14 +107,14 @@ def _read(path: Path) -> bytes:
     """One byte more than may be: longer files are refused by their reader, and never read whole."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_PROOF_FILE_BYTES + 1)
+            return file.read(MAX_PROOF_FILE_BYTES + MAX_PROOF_HOPS_BYTES + 1)
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}", code="no_file") from None
 
 
-async def _export(home: Home, trusted: TrustedGenesis, target: str, *, with_mailbox: bool) -> bytes:
+async def _export(home: Home, trusted: TrustedGenesis, target: str, trust: Trust, *, with_mailbox: bool) -> bytes:
     wallet = _wallet(home) if with_mailbox else None
-    session = Session(home, wallet)
+    session = Session(home, wallet, trust)
     try:
         if session.ledger.genesis.digest != trusted.digest:
             raise InvalidInputError(

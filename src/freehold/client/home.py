@@ -8,6 +8,7 @@ import msgspec
 
 from freehold.base.errors import InvalidInputError
 from freehold.light.genesis import TrustedGenesis, parse_genesis
+from freehold.light.trust import GENESIS, Trust, parse_trust
 
 DEFAULT_RPC = "http://127.0.0.1:4600"
 MAX_GENESIS_BYTES = 8 << 20
@@ -56,6 +57,19 @@ class Home:
     def grid_folder(self) -> Path:
         """A local grid's processes and homes."""
         return self.folder / "grid"
+
+    @property
+    def trust_folder(self) -> Path:
+        """The newest verified light block, and evidence of servers that told two stories."""
+        return self.folder / "light"
+
+    def trust(self) -> Trust:
+        """Where trust in the ledger begins: `FREEHOLD_TRUST`, else genesis.
+
+        Raises:
+            InvalidInputError: `bad_trust`.
+        """
+        return parse_trust(os.environ.get("FREEHOLD_TRUST") or GENESIS)
 
     def settings(self) -> Settings:
         """Settings, with `FREEHOLD_RPC` over the file.

@@ -1,15 +1,18 @@
 """What goes into a proof file: values of one height with their proofs, and witness entries, never above 48 KiB.
 
+Beside them stand the light blocks that lead to that height, where validator sets changed.
+
 Spec: docs/spec/proofs.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from freehold.base.errors import check
 from freehold.base.limits import MAX_EVIDENCE_LEAF_BYTES, MAX_PROOF_FILE_BYTES
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.ics23 import decode_proof
 from freehold.light.proof_file import MAX_PROOFS, MAX_WITNESS, Statement, write_proof_file
+from freehold.light.types import LightBlock
 from freehold.lightclient.client import Snapshot
 
 _PROOF_TEXT = len('{"commitment_proof":"","height":,"key":"","value":""},')
@@ -21,11 +24,12 @@ def _base64_length(count: int) -> int:
 
 
 class ProofBudget:
-    """Collects what fits. `pool` is all that was read; only what is added gets into the file."""
+    """Collects what fits. `pool` is all that was read; only what is added gets into the file, and all `hops`."""
 
-    def __init__(self, trusted: TrustedGenesis, pool: Snapshot) -> None:
+    def __init__(self, trusted: TrustedGenesis, pool: Snapshot, hops: Sequence[LightBlock] = ()) -> None:
         self._trusted = trusted
         self._pool = pool
+        self._hops = hops
         self._keys: dict[bytes, None] = {}
         self._entries: set[bytes] = set()
         self._bytes = len(write_proof_file(trusted, [pool.light_block], [self._statement(next(iter(pool.values)))]))
@@ -62,9 +66,10 @@ class ProofBudget:
     def write(self) -> bytes:
         """Give the file."""
         statements = [self._statement(key) for key in self._keys]
-        data = write_proof_file(self._trusted, [self._pool.light_block], statements, sorted(self._entries))
+        blocks, entries = [self._pool.light_block], sorted(self._entries)
+        data = write_proof_file(self._trusted, blocks, statements, entries)
         check(len(data) <= self._bytes, "proof_size_was_counted", counted=self._bytes, written=len(data))
-        return data
+        return write_proof_file(self._trusted, blocks, statements, entries, self._hops) if self._hops else data
 
     def _cost(self, key: bytes) -> int:
         value = self._pool.values[key] or b""

@@ -20,6 +20,8 @@ from freehold.ledger.records import EpochRecord, Lease, Node, NodeSlot, ReportRe
 from freehold.ledger.settlement import has_bit
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.proof_file import verify_proof_file
+from freehold.light.trust import PinnedTrust
+from freehold.light.types import LightBlock
 from freehold.lightclient.client import Snapshot
 from freehold.protocol.messages import Mailbox
 
@@ -36,6 +38,10 @@ class StateReader(Protocol):
 
     async def read(self, keys: Sequence[bytes], height: int | None = None) -> Snapshot:
         """Read values with their proofs."""
+        ...
+
+    async def hops(self, block: LightBlock) -> list[LightBlock]:
+        """The light blocks that lead from what is trusted to a verified one."""
         ...
 
 
@@ -252,7 +258,8 @@ async def export_proof(
         epochs = [detail.epoch for detail in newest]
         for mailbox in await ask(lease_id, export.lease, min(epochs), max(epochs)):
             leaves.add(mailbox)
-    budget = ProofBudget(trusted, export.pool)
+    hops = await reader.hops(export.pool.light_block)
+    budget = ProofBudget(trusted, export.pool, hops)
     if not budget.add(export.base_keys()):
         raise InvalidInputError("not even the lease's own record fits into a proof file", code="oversized")
     for key in gaps:
@@ -316,7 +323,9 @@ def _holds(export: _Export, around: list[bytes], entry: bytes) -> bool:
     if not trial.add([*export.base_keys(), *around], [entry]):
         return False
     try:
-        read_facts(verify_proof_file(trial.write(), export.trusted))
+        at = export.pool.at  # verified before: hops to it would say nothing about the leaf
+        pin = PinnedTrust(at.height, at.hash)
+        read_facts(verify_proof_file(trial.write(), export.trusted, at.time_ms, trust=pin))
     except NotVerifiedError:
         return False
     return True

@@ -7,16 +7,30 @@ from freehold.ledger.genesis import parse_preset
 from freehold.ledger.keys import account_key
 from freehold.ledger.records import Account
 from freehold.ledger.transactions import VALID_HEIGHTS, Body, sign_tx
+from freehold.light.trust import Trust
 from freehold.lightclient.client import LedgerClient, Outcome
+from freehold.lightclient.trust_store import TrustStore
 
 
 class Session:
     """A ledger client with the home's genesis, and a wallet when one is needed."""
 
-    def __init__(self, home: Home, wallet: Wallet | None = None) -> None:
+    def __init__(self, home: Home, wallet: Wallet | None = None, trust: Trust | None = None) -> None:
+        """Bind the parts; nothing is asked yet.
+
+        Args:
+            home: names the genesis and the server.
+            wallet: when something is signed or opened.
+            trust: where trust begins; None for what the home says.
+
+        Raises:
+            InvalidInputError: the home's genesis, settings or remembered light block are damaged.
+        """
         self.home = home
         self.wallet = wallet
-        self.ledger = LedgerClient(home.settings().rpc, home.genesis())
+        genesis, trust = home.genesis(), home.trust() if trust is None else trust
+        store = TrustStore(home.trust_folder, genesis, trust)
+        self.ledger = LedgerClient(home.settings().rpc, genesis, trust=trust, store=store)
         state = self.ledger.genesis.app_state
         self.preset = parse_preset(state["preset"], state["values"])
 

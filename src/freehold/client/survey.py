@@ -15,7 +15,7 @@ from freehold.ledger.keys import (
     tenant_key,
 )
 from freehold.ledger.records import Account, Deployment, Farm, Lease, Node, NodeSlot, TenantIndex, Totals
-from freehold.lightclient.client import VerifiedHeader
+from freehold.lightclient.client import AskedHeader
 
 MAX_SURVEY_SLOTS = 4_096
 
@@ -24,7 +24,7 @@ MAX_SURVEY_SLOTS = 4_096
 class GridSurvey:
     """Nodes by id, farms and their owners' accounts by owner; all proven at one header."""
 
-    at: VerifiedHeader
+    at: AskedHeader
     totals: Totals
     nodes: dict[bytes, Node]
     farms: dict[bytes, Farm]
@@ -68,7 +68,7 @@ async def survey_grid(session: Session) -> GridSurvey:
     )
 
 
-async def survey_tenant(session: Session, tenant: bytes) -> tuple[VerifiedHeader, Totals, list[DeploymentView]]:
+async def survey_tenant(session: Session, tenant: bytes) -> tuple[AskedHeader, Totals, list[DeploymentView]]:
     """Read a tenant's standing deployments, oldest first."""
     first = await session.ledger.read([TOTALS, tenant_key(tenant)])
     totals = first.get(TOTALS, Totals)

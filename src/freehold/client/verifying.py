@@ -1,4 +1,6 @@
-"""`verify`: from a proof file and a genesis to statements that each carry one of four words; no network, no clock.
+"""`verify`: from a proof file and a genesis to statements that each carry one of four words; no network.
+
+The reader's clock, where it is given, refuses what is from the future, and trust that has expired.
 
 Spec: docs/spec/proofs.md.
 """
@@ -7,13 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from freehold.base.errors import CodecError, ExitCode, NotVerifiedError
 from freehold.client.epoch_evidence import Word
 from freehold.client.proof_facts import ProofFacts, read_facts
 from freehold.client.proof_statements import Line, Statement, contract_lines, lease_statements, service_name
 from freehold.ledger.lottery import most_left_out
 from freehold.light.genesis import TrustedGenesis
-from freehold.light.proof_file import verify_proof_file
+from freehold.light.proof_file import VerifiedFacts, verify_proof_file
+from freehold.light.trust import GENESIS_TRUST, Forgers, GenesisTrust, Trust, trust_period_ms
+from freehold.light.verify import Signers
 
 VERIFIED, NOT_VERIFIED = "verified", "not verified"
 
@@ -33,7 +39,10 @@ class Verdict:
 
     Attributes:
         chain_id: of the genesis that it was checked against.
-        validators: how many that chain has.
+        validators: how many made the header that was verified; of genesis when none was.
+        trust: the mode.
+        signers: who signed that header; None when nothing was verified.
+        forgers: the smallest group that could have made it up; None when the reader named its hash.
         height: of the light block; 0 when nothing was verified.
         time_ms: of its header.
         statements: about the service, each with its word.
@@ -45,6 +54,9 @@ class Verdict:
 
     chain_id: str
     validators: int
+    trust: Trust
+    signers: Signers | None = None
+    forgers: Forgers | None = None
     height: int = 0
     time_ms: int = 0
     statements: list[Statement] = field(default_factory=list)
@@ -67,9 +79,12 @@ class Verdict:
             "contract": [{"subject": line.subject, "detail": line.detail} for line in self.contract],
             "validators": self.validators,
             "assumes": self.assumes,
-            "trust": "genesis",
+            "trust": str(self.trust),
             "chain_id": self.chain_id,
         }
+        if self.signers is not None:
+            document["signers"] = msgspec.structs.asdict(self.signers)
+            document["forgers"] = None if self.forgers is None else msgspec.structs.asdict(self.forgers)
         if self.height:
             document["height"] = self.height
             document["time"] = datetime.fromtimestamp(self.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -82,20 +97,29 @@ class Verdict:
         return document
 
 
-def verify_proof(data: bytes, trusted: TrustedGenesis, *, require: Word | None = None) -> Verdict:
+def verify_proof(
+    data: bytes,
+    trusted: TrustedGenesis,
+    *,
+    require: Word | None = None,
+    trust: Trust = GENESIS_TRUST,
+    now_ms: int | None = None,
+) -> Verdict:
     """Verify a proof file.
 
     Args:
         data: the file.
-        trusted: the genesis; all trust comes from there.
+        trusted: the genesis of the chain.
         require: the weakest word that every epoch of service must carry.
+        trust: where trust begins.
+        now_ms: the reader's clock; None when there is none to trust, which a pinned header does not allow.
 
     Returns:
         The verdict; a file that does not verify, or says less than is required, has a `problem`.
     """
-    validators = len(trusted.validators.validators)
     try:
-        facts = read_facts(verify_proof_file(data, trusted))
+        verified = verify_proof_file(data, trusted, now_ms, trust=trust)
+        facts = read_facts(verified)
         statements: list[Statement] = []
         gaps: list[Line] = []
         contract: list[Line] = []
@@ -106,16 +130,21 @@ def verify_proof(data: bytes, trusted: TrustedGenesis, *, require: Word | None =
             contract += contract_lines(facts, lease_id)
     except (CodecError, NotVerifiedError) as error:
         problem = Problem(error.code, error.message, error.hint)
-        return Verdict(trusted.chain_id, validators, assumes=_trust(trusted), problem=problem)
+        validators = len(trusted.validators.validators)
+        assumes = [_trust_line(trusted, trust), _beacon_trust(trusted)]
+        return Verdict(trusted.chain_id, validators, trust, assumes=assumes, problem=problem)
     return Verdict(
         chain_id=trusted.chain_id,
-        validators=validators,
+        validators=facts.header.signers.validators,
+        trust=trust,
+        signers=facts.header.signers,
+        forgers=verified.forgers,
         height=facts.header.height,
         time_ms=facts.header.time_ms,
         statements=statements,
         gaps=gaps,
         contract=contract,
-        assumes=_assumes(facts, statements),
+        assumes=_assumes(facts, statements, verified),
         problem=None if require is None else _unmet(require, statements, gaps),
     )
 
@@ -137,19 +166,6 @@ def _unmet(require: Word, statements: list[Statement], gaps: list[Line]) -> Prob
     )
 
 
-def _trust(trusted: TrustedGenesis) -> list[str]:
-    count = len(trusted.validators.validators)
-    lines = [
-        f"trust: genesis {trusted.digest.hex()[:16]} of {trusted.chain_id}: no two thirds of its validators ever "
-        "sold their keys"
-    ]
-    if count == 1:
-        lines.append("validators: 1: its operator can rewrite this ledger")
-    else:
-        lines.append(f"validators: {count}: two thirds of their power together can rewrite this ledger")
-    return [*lines, _beacon_trust(trusted)]
-
-
 def _beacon_trust(trusted: TrustedGenesis) -> str:
     """Say who can bend the draw of witnesses, by the form that genesis chose for the beacon."""
     powers = [member.voting_power for member in trusted.validators.validators]
@@ -165,12 +181,41 @@ def _beacon_trust(trusted: TrustedGenesis) -> str:
     )
 
 
-def _assumes(facts: ProofFacts, statements: list[Statement]) -> list[str]:
+def _trust_line(trusted: TrustedGenesis, trust: Trust) -> str:
+    if isinstance(trust, GenesisTrust):
+        return (
+            f"trust: genesis {trusted.digest.hex()[:16]} of {trusted.chain_id}: no two thirds of its validators, or of "
+            "their successors, ever sold their keys"
+        )
+    hours = trust_period_ms(trusted) / 3_600_000
+    return (
+        f"trust: block {trust.height} of {trusted.chain_id}, {trust.hash.hex()[:16]}, as you named it, within the "
+        f"trust period of {hours:.4g} h: less than a third of its validators' power is hostile"
+    )
+
+
+def forger_lines(validators: int, forgers: Forgers | None) -> list[str]:
+    """Who could have made a verified header up."""
+    if forgers is None:
+        return [f"validators: {validators}; nobody could have forged it: its hash is the one that you trust"]
+    if validators == 1 and forgers.validators == 1:
+        return ["validators: 1: its operator can rewrite this ledger"]
+    group = f"{forgers.count} of them"
+    if forgers.validators != validators:
+        group = f"{forgers.count} of the {forgers.validators} validators of height {forgers.height}"
+    verb = "together could have forged it" if forgers.count > 1 else "alone could have forged it"
+    return [f"validators: {validators}; {group} {verb}"]
+
+
+def _assumes(facts: ProofFacts, statements: list[Statement], verified: VerifiedFacts) -> list[str]:
     time = datetime.fromtimestamp(facts.header.time_ms / 1000, UTC)
     signers = facts.header.signers
     lines = [
-        *_trust(facts.trusted),
-        f"signed by {signers.count} of {signers.validators} validators; the proof speaks of the ledger at "
+        _trust_line(facts.trusted, verified.trust),
+        *forger_lines(signers.validators, verified.forgers),
+        _beacon_trust(facts.trusted),
+        f"signed by {signers.count} of {signers.validators} validators, who hold "
+        f"{signers.power * 100 / signers.total_power:.4g} % of the power; the proof speaks of the ledger at "
         f"{time:%Y-%m-%d %H:%M:%S} UTC, not of now",
         "observed: something answered the witnesses under the node's key; that it is the tenant's image is claimed",
         "contract: decided by the ledger's rules and signed by its validators; no witness is needed or heard",

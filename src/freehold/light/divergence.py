@@ -70,7 +70,7 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DivergedError(NotVerifiedError):
-    """Two servers tell different stories; nothing is trusted before somebody has looked.
+    """Servers tell different stories; nothing is trusted before somebody has looked.
 
     Attributes:
         divergence: what they told.
@@ -78,7 +78,7 @@ class DivergedError(NotVerifiedError):
 
     def __init__(self, divergence: Divergence) -> None:
         super().__init__(
-            f"two servers give different blocks at height {divergence.primary.header.height}: {divergence.kind}",
+            f"two different blocks are signed at height {divergence.primary.header.height}: {divergence.kind}",
             code="diverged",
             hint="keep the evidence file and ask the grid's operators; do not act on either answer",
         )

@@ -1,8 +1,10 @@
 """The proof file `freehold-proof/1`: facts about a chain's state that anyone checks offline, with genesis alone.
 
 It is JSON in one form: sorted keys, no white space, no unknown or repeated fields, lower-case hex, canonical base64.
-Each light block is listed once, by ascending height, in normal form, and is used by a proof; each proof is listed once,
-by ascending (height, key). So every byte is either signed, hashed into what is signed, or fixed by the format.
+Each light block is listed once, by ascending height, in normal form; each proof is listed once, by ascending
+(height, key), and has its light block. Light blocks without a proof are hops: they lead from what is trusted to the
+proven heights while validator sets change. So every byte is either signed, hashed into what is signed, or fixed by the
+format.
 
 What keys and values mean, and whether `witness` entries stand under a proven root, is for the layer above.
 
@@ -18,9 +20,14 @@ from typing import Any, NoReturn
 import msgspec
 
 from freehold.base.errors import CodecError, InvalidInputError, NotVerifiedError
-from freehold.base.limits import KIB, MAX_CHAIN_ID_BYTES, MAX_EVIDENCE_LEAF_BYTES, MAX_PROOF_FILE_BYTES
+from freehold.base.limits import (
+    KIB,
+    MAX_CHAIN_ID_BYTES,
+    MAX_EVIDENCE_LEAF_BYTES,
+    MAX_PROOF_FILE_BYTES,
+    MAX_PROOF_HOPS_BYTES,
+)
 from freehold.light.genesis import TrustedGenesis
-from freehold.light.headers import make_validator_set
 from freehold.light.ics23 import (
     MAX_KEY_BYTES,
     SMT,
@@ -29,8 +36,11 @@ from freehold.light.ics23 import (
     verify_absence,
     verify_existence,
 )
+from freehold.light.proof_hops import normal_form, verify_hops
+from freehold.light.skipping import TrustedState
+from freehold.light.trust import GENESIS_TRUST, Forgers, Trust, fewest_forgers, trust_bounds
 from freehold.light.types import LightBlock
-from freehold.light.verify import VerifiedHeader, verify_light_block
+from freehold.light.verify import VerifiedHeader
 
 FORMAT = "freehold-proof/1"
 MAX_LIGHT_BLOCKS = 64
@@ -38,6 +48,7 @@ MAX_PROOFS = 256
 MAX_WITNESS = 256
 _MAX_HEIGHT = (1 << 53) - 1  # what every JSON reader holds exactly
 _MAX_LIGHT_BLOCK_BYTES = 32 * KIB
+_HOP_TEXT = len('"",')
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -61,25 +72,24 @@ class VerifiedFacts(msgspec.Struct, frozen=True):
 
     Attributes:
         trusted: the genesis it was checked against.
-        headers: every light block's header by height, with who signed it.
+        trust: the mode.
+        trace: the trusted states, from the root of trust to the highest proven one.
+        headers: the header of every proven height, with who signed it.
         values: by (height, key); None where the key is proven absent.
         witness: raw entries, not verified here.
     """
 
     trusted: TrustedGenesis
+    trust: Trust
+    trace: tuple[TrustedState, ...]
     headers: Mapping[int, VerifiedHeader]
     values: Mapping[tuple[int, bytes], bytes | None]
     witness: tuple[bytes, ...]
 
     @property
-    def validators(self) -> int:
-        """How many validators the chain has."""
-        return len(self.trusted.validators.validators)
-
-    @property
-    def fewest_signers(self) -> int:
-        """The lowest number of validators that signed one of the headers."""
-        return min(header.signers.count for header in self.headers.values())
+    def forgers(self) -> Forgers | None:
+        """The smallest group that could have made the highest header up; None when it is itself what is trusted."""
+        return fewest_forgers(self.trace, trust_bounds(self.trust, self.trusted))
 
     def value(self, height: int, key: bytes) -> bytes | None:
         """The proven value of a key, None when it is proven absent.
@@ -127,26 +137,29 @@ def write_proof_file(
     light_blocks: Iterable[LightBlock],
     statements: Iterable[Statement],
     witness: Iterable[bytes] = (),
+    hops: Iterable[LightBlock] = (),
 ) -> bytes:
-    """Write a proof file in its one form; light blocks that no statement uses are left out.
+    """Write a proof file in its one form; light blocks that no statement uses are left out, but for `hops`.
 
     Args:
         trusted: the chain's genesis.
         light_blocks: of the heights of the statements, in any order.
         statements: in any order.
         witness: raw entries, 1 to `MAX_EVIDENCE_LEAF_BYTES` bytes each; their order is kept.
+        hops: light blocks that lead to those of the statements, lower than the highest of them.
 
     Raises:
         InvalidInputError: `oversized`, or whatever reading it back refuses.
     """
     ordered = sorted(set(statements), key=lambda item: (item.height, item.key))
     used = {item.height for item in ordered}
-    blocks = {block.header.height: _normal_form(block, trusted) for block in light_blocks}
+    blocks = {block.header.height: block for block in light_blocks if block.header.height in used}
+    blocks |= {hop.header.height: hop for hop in hops if hop.header.height not in used}
     data = _encoder.encode(
         _File(
             chain_id=trusted.chain_id,
             format=FORMAT,
-            light_blocks=[_to_base64(blocks[height].encode()) for height in sorted(used & blocks.keys())],
+            light_blocks=[_to_base64(normal_form(blocks[height]).encode()) for height in sorted(blocks)],
             proofs=[
                 _Entry(_to_base64(item.proof.encode()), item.height, item.key.hex(), (item.value or b"").hex())
                 for item in ordered
@@ -154,13 +167,14 @@ def write_proof_file(
             witness=[_to_base64(entry) for entry in witness],
         )
     )
-    if len(data) > MAX_PROOF_FILE_BYTES:
+    try:
+        parse_proof_file(data)
+    except CodecError as error:
+        if error.code != "oversized":
+            raise
         raise InvalidInputError(
-            f"the proof would have {len(data)} bytes, at most {MAX_PROOF_FILE_BYTES} are allowed",
-            code="oversized",
-            hint="ask for fewer hours",
-        )
-    parse_proof_file(data)
+            f"the proof is too large: {error.message}", code="oversized", hint="ask for fewer hours"
+        ) from None
     return data
 
 
@@ -168,13 +182,12 @@ def parse_proof_file(data: bytes) -> ProofFile:
     """Read a proof file from its one form.
 
     Args:
-        data: at most `MAX_PROOF_FILE_BYTES`.
+        data: at most `MAX_PROOF_FILE_BYTES`, and `MAX_PROOF_HOPS_BYTES` of hops.
 
     Raises:
         CodecError: any other form.
     """
-    if len(data) > MAX_PROOF_FILE_BYTES:
-        raise CodecError(f"the proof has {len(data)} bytes, at most {MAX_PROOF_FILE_BYTES} allowed", code="oversized")
+    _check_size(len(data), MAX_PROOF_FILE_BYTES + MAX_PROOF_HOPS_BYTES)
     try:
         file = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -199,22 +212,28 @@ def parse_proof_file(data: bytes) -> ProofFile:
     statements = tuple(_parse_entry(entry) for entry in file.proofs)
     _check_order([block.header.height for block in blocks], "light blocks")
     _check_order([(item.height, item.key) for item in statements], "proofs")
-    unused = {block.header.height for block in blocks} ^ {item.height for item in statements}
-    if unused:
-        _refuse(f"height {min(unused)} has a light block without a proof, or a proof without a light block")
+    proven = {item.height for item in statements}
+    hops = [
+        len(text) + _HOP_TEXT
+        for text, block in zip(file.light_blocks, blocks, strict=True)
+        if block.header.height not in proven
+    ]
+    _check_size(len(data) - sum(hops), MAX_PROOF_FILE_BYTES)
+    if len(blocks) != len(hops) + len(proven) or blocks[-1].header.height not in proven:
+        _refuse("a proof has no light block, or a light block stands above all proofs")
     return ProofFile(file.chain_id, blocks, statements, tuple(_parse_witness(text) for text in file.witness))
 
 
 def verify_proof_file(
-    data: bytes, trusted: TrustedGenesis, now_ms: int | None = None, *, allowance_ms: int = 0
+    data: bytes, trusted: TrustedGenesis, now_ms: int | None = None, *, trust: Trust = GENESIS_TRUST
 ) -> VerifiedFacts:
-    """Check a proof file against genesis.
+    """Check a proof file from genesis, or from a header that the reader trusts.
 
     Args:
         data: the file.
-        trusted: where trust comes from.
-        now_ms: the reader's clock; None when there is none to trust.
-        allowance_ms: how far a header may be ahead of that clock.
+        trusted: the chain's genesis.
+        now_ms: the reader's clock; None when there is none to trust, which a pinned header does not allow.
+        trust: where trust begins.
 
     Raises:
         CodecError: not a proof file in its one form.
@@ -227,27 +246,29 @@ def verify_proof_file(
             code="wrong_chain",
             hint="use the genesis file of the grid that made this proof",
         )
-    headers: dict[int, VerifiedHeader] = {}
-    for block in file.light_blocks:
-        header = verify_light_block(block, trusted, now_ms, allowance_ms=allowance_ms)
-        if _normal_form(block, trusted) != block:
-            _refuse(f"the validator set of light block {header.height} is not in normal form")
-        headers[header.height] = header
+    proven = {item.height for item in file.statements}
+    trace = verify_hops(file.light_blocks, trusted, trust, now_ms)
+    headers = {state.height: state.verified for state in trace if state.height in proven and state.verified is not None}
     values: dict[tuple[int, bytes], bytes | None] = {}
     for item in file.statements:
+        if item.height not in headers:
+            raise NotVerifiedError(
+                f"the proof speaks of height {item.height}, below the trusted one",
+                code="below_trusted",
+                hint="trust genesis or an older HEIGHT:HASH",
+            )
         root = headers[item.height].app_hash
         if item.value is None:
             verify_absence(SMT, root, item.key, item.proof)
         else:
             verify_existence(SMT, root, item.key, item.value, item.proof)
         values[item.height, item.key] = item.value
-    return VerifiedFacts(trusted, headers, values, file.witness)
+    return VerifiedFacts(trusted, trust, trace, headers, values, file.witness)
 
 
-def _normal_form(block: LightBlock, trusted: TrustedGenesis) -> LightBlock:
-    """Priorities and proposer of a set are not signed, so a file has them in one form: 0, and the header's proposer."""
-    validators = make_validator_set(trusted.validators.validators, block.header.proposer_address)
-    return LightBlock(block.signed_header, validators)
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise CodecError(f"the proof has {size} bytes, at most {limit} allowed", code="oversized")
 
 
 def _parse_entry(entry: _Entry) -> Statement:

@@ -175,7 +175,7 @@ def verify_non_adjacent(
         light_block: what is verified.
         bounds: trust period, clock drift, trust level.
         now_ms: the reader's clock. None offline: then the hop is checked at the new header's own time, so that it
-            spans less than the trust period.
+            spans less than the trust period, unless more than two thirds of the trusted power signed.
 
     Raises:
         NotEnoughTrustError: not more than the trust level signed.
@@ -186,10 +186,12 @@ def verify_non_adjacent(
     header = light_block.header
     if header.height == trusted.height + 1:
         raise LocalProtocolError(f"{header.height} follows {trusted.height}", code="wrong_hop")
-    now_ns = header.time.ns if now_ms is None else now_ms * _NS_PER_MS
-    _check_period(trusted, bounds, now_ns)
+    if now_ms is not None:
+        _check_period(trusted, bounds, now_ms * _NS_PER_MS)
     digest = _check_block(trusted, light_block, bounds, now_ms)
     power, total = _trusted_power(trusted.validators, light_block)
+    if now_ms is None and power * 3 <= total * 2:
+        _check_period(trusted, bounds, header.time.ns)
     if power * bounds.trust_denominator <= total * bounds.trust_numerator:
         raise NotEnoughTrustError(header.height, power, total)
     return _with_own_set(light_block, digest)
@@ -236,6 +238,20 @@ def check_not_expired(header_time: Timestamp, height: int, bounds: TrustBounds, 
     _check_age(header_time, height, bounds, now_ms * _NS_PER_MS)
 
 
+def check_not_ahead(header: Header, bounds: TrustBounds, now_ms: int) -> None:
+    """Check that a header is not from the future, beyond the clock drift.
+
+    Raises:
+        NotVerifiedError: `header_from_future`.
+    """
+    if header.time.ns >= (now_ms + bounds.clock_drift_ms) * _NS_PER_MS:
+        _refuse(
+            Refusal.HEADER_FROM_FUTURE,
+            f"header {header.height} is {header.time.ms - now_ms} ms ahead of this machine's clock",
+            hint="set the clock of this machine",
+        )
+
+
 def _check_period(trusted: TrustedState, bounds: TrustBounds, now_ns: int) -> None:
     _check_age(trusted.time, trusted.height, bounds, now_ns)
 
@@ -255,12 +271,8 @@ def _check_block(trusted: TrustedState, light_block: LightBlock, bounds: TrustBo
     if header.height <= trusted.height:
         _refuse(Refusal.HEIGHT_NOT_ABOVE, f"height {header.height} is not above the trusted {trusted.height}")
     _check_order_of_time(trusted, header)
-    if now_ms is not None and header.time.ns >= (now_ms + bounds.clock_drift_ms) * _NS_PER_MS:
-        _refuse(
-            Refusal.HEADER_FROM_FUTURE,
-            f"header {header.height} is {header.time.ms - now_ms} ms ahead of this machine's clock",
-            hint="set the clock of this machine",
-        )
+    if now_ms is not None:
+        check_not_ahead(header, bounds, now_ms)
     return digest
 
 

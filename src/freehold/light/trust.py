@@ -1,13 +1,15 @@
 """Where trust begins: the two modes of `--trust`, and the trusted state that each gives.
 
-`genesis`: offline; every hop is checked at its own header's time. Assumes that no past set's keys were ever sold.
-`HEIGHT:HASH`: a header that somebody whom the reader believes has named, not older than the trust period. Assumes
-less than a third hostile power within that period.
+`genesis`: offline; a skip needs more than two thirds of the set that is trusted, and no clock. Assumes that no two
+thirds of any past set ever sold their keys.
+`HEIGHT:HASH`: a header that somebody whom the reader believes has named, not older than the trust period; a skip needs
+more than a third. Assumes less than a third hostile power within that period.
 
 Spec: docs/spec/light-client.md. Source: CometBFT light/client.go (trust options).
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -15,12 +17,14 @@ import msgspec
 from freehold.base.errors import InvalidInputError, NotVerifiedError
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.skipping import TrustBounds, TrustedState, check_light_block, check_not_expired
-from freehold.light.types import LightBlock
+from freehold.light.types import LightBlock, ValidatorSet
 from freehold.light.verify import Refusal, VerifiedHeader, verify_commit
 
 GENESIS: Final = "genesis"
 _PINNED = re.compile(r"([1-9][0-9]{0,18}):([0-9A-Fa-f]{64})\Z", re.ASCII)
 _MAX_HEIGHT = (1 << 63) - 1
+CLOCK_DRIFT_MS: Final = 10_000  # CometBFT's default; a node's fence is stricter (docs/spec/leases.md)
+_NS_PER_MS = 1_000_000
 
 
 class GenesisTrust(msgspec.Struct, frozen=True):
@@ -41,6 +45,7 @@ class PinnedTrust(msgspec.Struct, frozen=True):
 
 
 Trust = GenesisTrust | PinnedTrust
+GENESIS_TRUST: Final = GenesisTrust()
 
 
 def parse_trust(text: str) -> Trust:
@@ -50,13 +55,38 @@ def parse_trust(text: str) -> Trust:
         InvalidInputError: `bad_trust`.
     """
     if text == GENESIS:
-        return GenesisTrust()
+        return GENESIS_TRUST
     match = _PINNED.match(text)
     if match is None or int(match[1]) > _MAX_HEIGHT:
         raise InvalidInputError(
             "this names no trust", code="bad_trust", hint="write `genesis`, or HEIGHT:HASH with 64 hex digits"
         )
     return PinnedTrust(int(match[1]), bytes.fromhex(match[2]))
+
+
+def trust_period_ms(genesis: TrustedGenesis) -> int:
+    """How long a header vouches: two thirds of the time for which those who signed it can still be punished.
+
+    That time is the engine's `evidence.max_age_duration` (default 48 h, so trust 32 h), less where bonds end sooner.
+    """
+    punishable_ms = genesis.params.evidence_max_age_ns // _NS_PER_MS
+    elections = genesis.app_state.get("elections")
+    values = elections.get("values") if isinstance(elections, dict) else None
+    unbonding_ms = values.get("unbonding_ms") if isinstance(values, dict) else None
+    if type(unbonding_ms) is int and unbonding_ms > 0:
+        punishable_ms = min(punishable_ms, unbonding_ms)
+    return max(1, punishable_ms * 2 // 3)
+
+
+def trust_bounds(trust: Trust, genesis: TrustedGenesis) -> TrustBounds:
+    """The bounds of a trust mode on a chain."""
+    is_offline = isinstance(trust, GenesisTrust)
+    return TrustBounds(
+        trust_period_ms=trust_period_ms(genesis),
+        clock_drift_ms=CLOCK_DRIFT_MS,
+        trust_numerator=2 if is_offline else 1,
+        trust_denominator=3,
+    )
 
 
 def trust_genesis(genesis: TrustedGenesis) -> TrustedState:
@@ -87,7 +117,7 @@ def trust_pinned(
         NotVerifiedError: another header (`trust_root_mismatch`), or not signed by two thirds of its own set.
     """
     digest = check_light_block(light_block, chain_id)
-    header, commit = light_block.signed_header.header, light_block.signed_header.commit
+    header = light_block.header
     if header.height != pinned.height or digest != pinned.hash:
         raise NotVerifiedError(
             f"block {header.height} is {digest.hex()}, not the trusted {pinned}",
@@ -95,5 +125,58 @@ def trust_pinned(
             hint="ask another server, and look again at where the HEIGHT:HASH came from",
         )
     check_not_expired(header.time, header.height, bounds, now_ms)
+    return trust_signed(light_block, chain_id)
+
+
+def trust_signed(light_block: LightBlock, chain_id: str) -> TrustedState:
+    """The state of a light block that is trusted for another reason, once two thirds of its own set signed it.
+
+    Raises:
+        NotVerifiedError: with a `Refusal` as code.
+    """
+    digest = check_light_block(light_block, chain_id)
+    header, commit = light_block.signed_header.header, light_block.signed_header.commit
     signers = verify_commit(chain_id, light_block.validator_set, commit.block_id, header.height, commit)
     return TrustedState.of(light_block, VerifiedHeader(header, digest, signers))
+
+
+class Forgers(msgspec.Struct, frozen=True):
+    """The smallest group that could have made a verified header up: `count` of the `validators` of a height."""
+
+    count: int
+    validators: int
+    height: int
+
+
+def fewest_forgers(trace: Sequence[TrustedState], bounds: TrustBounds) -> Forgers | None:
+    """Who could have forged the end of a trace, together.
+
+    A set on the way can vouch for a set of its own making with more than the trust level of its power; the last one
+    can sign another block with more than two thirds.
+
+    Args:
+        trace: from what is trusted to the header.
+        bounds: the trust level counts.
+
+    Returns:
+        None when the header itself is what is trusted.
+    """
+    if len(trace) < 2:
+        return None
+    level = (bounds.trust_numerator, bounds.trust_denominator)
+    groups = [
+        Forgers(_fewest(state.validators, *(level if state is not trace[-1] else (2, 3))), len(members), state.height)
+        for state in trace
+        if (members := state.validators.validators)
+    ]
+    return min(groups, key=lambda group: (group.count, -group.height))
+
+
+def _fewest(validators: ValidatorSet, numerator: int, denominator: int) -> int:
+    powers = sorted((member.voting_power for member in validators.validators), reverse=True)
+    total, power = sum(powers), 0
+    for count, own in enumerate(powers, 1):
+        power += own
+        if power * denominator > total * numerator:
+            return count
+    return len(powers)

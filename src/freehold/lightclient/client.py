@@ -1,63 +1,55 @@
 """`LedgerClient`: verified reads, submission of transactions, and the freshness that the fence depends on.
 
-Every answer of an RPC server is checked: light blocks against genesis' validators, values by ICS-23 proof against the
-app hash of a verified header, heights against what was asked, every wait and every size against a limit. A server can
-only refuse or delay; whatever else it does is a `NotVerifiedError` (docs/spec/rpc.md). What `submit` and `get_json`
-give is the server's word, until it is read back with proofs.
+Every answer of an RPC server is checked: light blocks by hops from what is trusted (`trusted_chain`), values by ICS-23
+proof against the app hash of a verified header, heights against what was asked, every wait and every size against a
+limit. A server can only refuse or delay; whatever else it does is a `NotVerifiedError` (docs/spec/rpc.md). What
+`submit` and `get_json` give is the server's word, until it is read back with proofs.
 """
 
 import asyncio
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from freehold.base.codec import Record, decode
-from freehold.base.errors import CodecError, FreeholdError, NotVerifiedError, RefusedError, UnreachableError
+from freehold.base.errors import CodecError, LocalProtocolError, NotVerifiedError, RefusedError, UnreachableError
 from freehold.base.presets import MINIMAL
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import tx_id
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
-from freehold.light.types import Header, LightBlock
-from freehold.light.verify import verify_light_block
-from freehold.lightclient.servers import Servers
+from freehold.light.skipping import TrustedState
+from freehold.light.trust import GENESIS_TRUST, Trust
+from freehold.light.types import LightBlock
+from freehold.light.verify import VerifiedHeader
+from freehold.lightclient.answers import BlockAnswer, StateAnswer, TxAnswer, decode_answer, plain
+from freehold.lightclient.servers import Servers, wall_ms
+from freehold.lightclient.trust_store import TrustStore
+from freehold.lightclient.trusted_chain import COMPARE_TIMEOUT_S, Comparison, Peer, TrustedChain
 
 R = TypeVar("R", bound=Record)
 
 MAX_KEYS = 256
-MAX_TEXT = 300  # of a server's message
 COMMIT_POLL_S = 0.5
+SAVE_EVERY_S = 60.0
 STALE_TICKS = 3
 
 
-@dataclass(frozen=True)
-class VerifiedHeader:
-    """A verified header: `asked_boottime_ms` is when the request that brought it was sent."""
+class AskedHeader(VerifiedHeader, frozen=True):
+    """A verified header with its age for the fence: when the request that brought it was sent, in ms since boot."""
 
-    header: Header
-    hash: bytes
     asked_boottime_ms: int
-
-    @property
-    def height(self) -> int:
-        """Its height."""
-        return self.header.height
-
-    @property
-    def time_ms(self) -> int:
-        """Its block time in ms since the epoch."""
-        return self.header.time.ms
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Verified values of one height, with what proves them."""
 
-    at: VerifiedHeader
+    at: AskedHeader
     light_block: LightBlock
     values: dict[bytes, bytes | None]
     proofs: dict[bytes, bytes]
@@ -78,37 +70,6 @@ class Outcome:
     data: bytes
 
 
-class _StateValue(msgspec.Struct):
-    key: str
-    value: str | None
-    proof: str
-
-
-class _StateAnswer(msgspec.Struct):
-    height: int
-    light_block: str
-    values: list[_StateValue]
-
-
-class _BlockAnswer(msgspec.Struct):
-    height: int
-    light_block: str
-
-
-class _TxAnswer(msgspec.Struct):
-    tx_id: str
-    code: int
-    code_name: str
-    height: int
-    data: str
-
-
-class _ErrorAnswer(msgspec.Struct):
-    code: str
-    message: str
-    hint: str = ""
-
-
 def _tick_ms(genesis: TrustedGenesis) -> int:
     values = genesis.app_state.get("values")
     tick = values.get("tick_ms") if isinstance(values, dict) else None
@@ -125,17 +86,43 @@ class LedgerClient:
 
     Attributes:
         url: of the RPC server, or of several with commas between them, asked in turn (`servers`).
-        genesis: what is trusted.
+        genesis: of the chain.
+        trust: where trust in it begins.
         newest: the highest verified header.
     """
 
-    def __init__(self, url: str, genesis: TrustedGenesis, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        genesis: TrustedGenesis,
+        *,
+        timeout_s: float = 10.0,
+        trust: Trust = GENESIS_TRUST,
+        store: TrustStore | None = None,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        """Bind the parts; nothing is asked yet.
+
+        Args:
+            url: of the server, or of several with commas between them: asked in turn, their headers compared.
+            genesis: of the chain.
+            timeout_s: for one answer.
+            trust: where trust begins.
+            store: where the newest verified light block is remembered between runs; None: nowhere.
+            now_ms: the wall clock.
+
+        Raises:
+            InvalidInputError: what is remembered is damaged, or of another chain.
+        """
         self.url = url.rstrip("/")
         self.genesis = genesis
-        self.newest: VerifiedHeader | None = None
+        self.trust = trust
+        self.newest: AskedHeader | None = None
+        self._chain = TrustedChain(genesis, trust, store, now_ms)
         self._timeout_s = timeout_s
-        self._known: tuple[str, LightBlock, bytes] | None = None  # the block verified last, as it came, and its hash
-        self._servers = Servers(self.url, timeout_s, stale_ms=STALE_TICKS * _tick_ms(genesis))
+        self._servers = Servers(self.url, timeout_s, stale_ms=STALE_TICKS * _tick_ms(genesis), now_ms=now_ms)
+        self._known: tuple[str, TrustedState] | None = None  # the answer verified last, and what it gave
+        self._saved_at = time.monotonic()
 
     @property
     def chain_id(self) -> str:
@@ -143,10 +130,16 @@ class LedgerClient:
         return self.genesis.chain_id
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Remember the newest header, and close the connections."""
+        await self._chain.save(is_compared=self._servers.has_others)
         await self._servers.close()
 
-    async def refresh(self, *, timeout_s: float | None = None) -> VerifiedHeader:
+    @property
+    def comparison(self) -> Comparison | None:
+        """What the other servers said last; None before, and without any."""
+        return self._chain.comparison
+
+    async def refresh(self, *, timeout_s: float | None = None) -> AskedHeader:
         """Fetch and verify the newest light block.
 
         Raises:
@@ -154,8 +147,8 @@ class LedgerClient:
             NotVerifiedError: the answer does not verify.
         """
         asked = boottime_ms()
-        answer = await self._get("/v1/light_block", _BlockAnswer, timeout_s=timeout_s)
-        self._verify(answer.light_block, asked)
+        answer = await self._get("/v1/light_block", BlockAnswer, timeout_s=timeout_s)
+        await self._verify(answer.light_block, asked)
         if self.newest is None:  # _verify has just set it, or raised
             raise NotVerifiedError("no header was verified", code="no_header")
         self._servers.judge(self.newest.time_ms)
@@ -163,11 +156,22 @@ class LedgerClient:
 
     async def light_block(self, height: int) -> LightBlock:
         """The verified light block of a height."""
-        answer = await self._get(f"/v1/light_block?height={height}", _BlockAnswer)
-        block, _ = self._verify(answer.light_block, boottime_ms())
+        answer = await self._get(f"/v1/light_block?height={height}", BlockAnswer)
+        block, _ = await self._verify(answer.light_block, boottime_ms())
         if block.header.height != height:
             raise NotVerifiedError("the server answered with another height", code="wrong_height")
         return block
+
+    async def hops(self, block: LightBlock) -> list[LightBlock]:
+        """The light blocks that lead from the root of trust to a verified one, which is not among them.
+
+        Raises:
+            NotVerifiedError: they do not verify, or are not kept any more.
+            UnreachableError: no answer in time.
+        """
+        trace = await self._chain.trace_to(block, self._primary())
+        height = block.header.height
+        return [state.light_block for state in trace if state.light_block is not None and state.height != height]
 
     async def read(self, keys: Sequence[bytes], height: int | None = None) -> Snapshot:
         """Read values of the state and verify them.
@@ -192,8 +196,8 @@ class LedgerClient:
         asked = boottime_ms()
         known = self.newest.height if self.newest else 0
         body = {"keys": [key.hex() for key in keys], "height": height}
-        answer = await self._post("/v1/state", body, _StateAnswer)
-        block, verified = self._verify(answer.light_block, asked)
+        answer = await self._post("/v1/state", body, StateAnswer)
+        block, verified = await self._verify(answer.light_block, asked)
         if height is not None and block.header.height != height:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
         if height is None and block.header.height < known:
@@ -225,7 +229,7 @@ class LedgerClient:
         """
         body = {"tx": base64.b64encode(data).decode(), "wait": "proven" if wait else "checked"}
         deadline = asyncio.get_running_loop().time() + timeout_s
-        answer = await self._post("/v1/tx", body, _TxAnswer, timeout_s=timeout_s)
+        answer = await self._post("/v1/tx", body, TxAnswer, timeout_s=timeout_s)
         while wait and answer.code == Code.OK and not answer.height:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -235,13 +239,13 @@ class LedgerClient:
                     hint="it may still get there: look at its effect before you sign anything anew",
                 )
             await asyncio.sleep(min(COMMIT_POLL_S, left))
-            answer = await self._post("/v1/tx", body, _TxAnswer, timeout_s=max(left, COMMIT_POLL_S))
+            answer = await self._post("/v1/tx", body, TxAnswer, timeout_s=max(left, COMMIT_POLL_S))
         if answer.tx_id != tx_id(data).hex():
             raise NotVerifiedError("the server answered for another transaction", code="wrong_tx")
         if answer.code != Code.OK:
             raise RefusedError(
-                f"the ledger refused: {_plain(answer.code_name).lower().replace('_', ' ')}",
-                code=_plain(answer.code_name).lower(),
+                f"the ledger refused: {plain(answer.code_name).lower().replace('_', ' ')}",
+                code=plain(answer.code_name).lower(),
                 hint="see docs/errors.md for what each code means",
             )
         return Outcome(tx_id(data), answer.code, answer.height, _unbase64(answer.data))
@@ -258,29 +262,42 @@ class LedgerClient:
         """An unverified answer, for lists and pages: what rests on it is the server's word."""
         return await self._get(path, object)
 
-    def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, VerifiedHeader]:
+    async def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, AskedHeader]:
         known = self._known
         if known is None or known[0] != encoded:  # most answers bring the block of the one before
-            try:
-                block = LightBlock.decode(_unbase64(encoded))
-            except CodecError as error:
-                raise NotVerifiedError(
-                    f"the server's light block is malformed: {error.message}", code="bad_answer"
-                ) from None
-            known = self._known = encoded, block, verify_light_block(block, self.genesis).hash
-        _, block, digest = known
-        verified = VerifiedHeader(block.header, digest, asked_boottime_ms)
-        newest = self.newest
-        if newest is not None and verified.height == newest.height and verified.hash != newest.hash:
-            raise NotVerifiedError(
-                f"two different blocks are signed at height {verified.height}: the validators equivocated",
-                code="equivocation",
-                hint="keep both blocks: they are evidence",
-            )
-        if newest is None or verified.height > newest.height:
-            self.newest = verified
-            self._servers.floor = verified.height
-        return block, verified
+            peer = self._primary()
+            known = encoded, await self._chain.accept(_decode_block(encoded), peer)
+            if self._servers.has_others and self._chain.is_comparison_due():
+                witnesses = [self._witness(url) for url in self._servers.others]
+                # A silent one must not cost a node its fence, which this client's own limit is made for.
+                await self._chain.compare(peer, witnesses, min(COMPARE_TIMEOUT_S, self._timeout_s / 4))
+            self._known = known  # only now: what was spoken against is not read from here
+        state = known[1]
+        if state.verified is None or state.light_block is None:
+            raise LocalProtocolError("a verified header has its light block", code="no_header")
+        header = AskedHeader(state.verified.header, state.hash, state.verified.signers, asked_boottime_ms)
+        if self.newest is None or header.height > self.newest.height:
+            self.newest = header
+            self._servers.floor = header.height
+        if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
+            self._saved_at = time.monotonic()
+            await self._chain.save(is_compared=self._servers.has_others)
+        return state.light_block, header
+
+    def _primary(self) -> Peer:
+        async def fetch(height: int | None) -> LightBlock:
+            answer: BlockAnswer = await self._get(_block_path(height), BlockAnswer)
+            return _decode_block(answer.light_block)
+
+        return Peer(self._servers.url, fetch)
+
+    def _witness(self, url: str) -> Peer:
+        async def fetch(height: int | None) -> LightBlock:
+            raw = await self._servers.ask(url, _block_path(height), self._timeout_s)
+            answer: BlockAnswer = decode_answer(raw, BlockAnswer)
+            return _decode_block(answer.light_block)
+
+        return Peer(url, fetch)
 
     async def _get(self, path: str, kind: Any, *, timeout_s: float | None = None) -> Any:
         return await self._call("GET", path, None, kind, timeout_s)
@@ -290,29 +307,18 @@ class LedgerClient:
 
     async def _call(self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None) -> Any:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        raw = await self._servers.exchange(method, path, content, limit_s)
-        if raw.status != 200:
-            raise _server_error(raw.status, raw.content)
-        try:
-            return msgspec.json.decode(raw.content, type=kind)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise NotVerifiedError(
-                f"the server's answer is malformed: {_plain(str(error))}", code="bad_answer"
-            ) from None
+        return decode_answer(await self._servers.exchange(method, path, content, limit_s), kind)
 
 
-def _server_error(status: int, content: bytes) -> FreeholdError:
+def _block_path(height: int | None) -> str:
+    return "/v1/light_block" if height is None else f"/v1/light_block?height={height}"
+
+
+def _decode_block(encoded: str) -> LightBlock:
     try:
-        error = msgspec.json.decode(content, type=_ErrorAnswer)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return UnreachableError(f"the ledger answered with HTTP status {status}", code="bad_answer")
-    kind = UnreachableError if status >= 500 or status in (408, 429) else RefusedError
-    return kind(_plain(error.message), code=_plain(error.code), hint=_plain(error.hint))
-
-
-def _plain(text: str) -> str:
-    """Give a server's text as a terminal may show it: bounded, nothing but printable characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:MAX_TEXT])
+        return LightBlock.decode(_unbase64(encoded))
+    except CodecError as error:
+        raise NotVerifiedError(f"the server's light block is malformed: {error.message}", code="bad_answer") from None
 
 
 def _verify_value(app_hash: bytes, key: bytes, value: bytes | None, proof: bytes) -> None:

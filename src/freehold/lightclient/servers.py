@@ -8,6 +8,7 @@ seems to go back. What a server says here is believed by nobody: `LedgerClient` 
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,11 @@ CONNECT_S: Final = 2.0
 CATCH_UP_S: Final = 3.0
 CATCH_UP_POLL_S: Final = 0.1
 WAITING: Final = ("/v1/tx", "/v1/faucet")
+
+
+def wall_ms() -> int:
+    """The wall clock, in ms since the Unix epoch."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,25 @@ class Servers:
         floor: the height that a server must have reached when it is turned to.
     """
 
-    def __init__(self, urls: str, timeout_s: float, *, stale_ms: int) -> None:
+    def __init__(self, urls: str, timeout_s: float, *, stale_ms: int, now_ms: Callable[[], int] = wall_ms) -> None:
         """Bind the servers.
 
         Args:
             urls: one URL, or several with commas between them.
             timeout_s: of a call that names no limit.
             stale_ms: a newest header older than this is a reason to ask the next server, the next time.
+            now_ms: the wall clock.
         """
         self._stale_ms = stale_ms
+        self._now_ms = now_ms
         self._urls = [url.strip().rstrip("/") for url in urls.split(",")]
         self._at = 0
         self.floor = 0
         self._is_new = False
-        self._http = httpx2.AsyncClient(timeout=timeout_s, trust_env=False, headers={"accept-encoding": "identity"})
+        # Reading the root certificates takes 30 ms, which plain HTTP has no use for.
+        is_https = any(url.startswith("https:") for url in self._urls)
+        headers = {"accept-encoding": "identity"}
+        self._http = httpx2.AsyncClient(timeout=timeout_s, trust_env=False, verify=is_https, headers=headers)
 
     @property
     def url(self) -> str:
@@ -66,6 +77,11 @@ class Servers:
     def has_others(self) -> bool:
         """Whether there is another one to turn to."""
         return len(self._urls) > 1
+
+    @property
+    def others(self) -> list[str]:
+        """The servers that are not asked first, in the order of their turns."""
+        return [*self._urls[self._at + 1 :], *self._urls[: self._at]]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -79,7 +95,7 @@ class Servers:
 
     def judge(self, header_time_ms: int) -> None:
         """Leave a server whose newest header is old: it may be cut off with too few validators to go on."""
-        if self.has_others and time.time_ns() // 1_000_000 - header_time_ms > self._stale_ms:
+        if self.has_others and self._now_ms() - header_time_ms > self._stale_ms:
             self.turn(self.url)
 
     async def exchange(self, method: str, path: str, content: bytes | None, limit_s: float) -> Answer:
@@ -127,6 +143,26 @@ class Servers:
             code="ledger_unreachable",
             hint="is the grid up? `freehold grid status`; FREEHOLD_RPC names other servers",
         )
+
+    async def ask(self, url: str, path: str, limit_s: float) -> Answer:
+        """Ask one server, whoever's turn it is.
+
+        Args:
+            url: one of `others`.
+            path: with its query.
+            limit_s: over all of it.
+
+        Raises:
+            UnreachableError: it does not answer in time.
+            NotVerifiedError: its answer broke its bounds.
+        """
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._ask(url, "GET", path, None, limit_s)
+        except (TimeoutError, httpx2.HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"the server {url} does not answer: {type(error).__name__}", code="server_unreachable"
+            ) from error
 
     async def _catch_up(self, url: str) -> None:
         """Wait for a server that was just turned to; one that stays behind counts as silent."""

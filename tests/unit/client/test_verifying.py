@@ -105,7 +105,7 @@ def test_four_validators_are_named() -> None:
     grid, lease = served_grid(2, powers=(10, 10, 10, 10))
     verdict = grid.verify(grid.export(lease))
     assert (verdict.problem, verdict.validators) == (None, 4)
-    assert "validators: 4: two thirds of their power together can rewrite this ledger" in verdict.assumes
+    assert "validators: 4; 3 of them together could have forged it" in verdict.assumes
     assert "the validator can choose the witnesses" not in verdict.assumes
     assert "the validator that proposes an epoch's first block can choose the epoch's witnesses" in verdict.assumes
 

@@ -81,12 +81,15 @@ def test_expired_trust_ends_it() -> None:
         run(bisection, STILL)
 
 
-def test_offline_a_chain_older_than_the_period_is_crossed_in_shorter_hops() -> None:
+def test_offline_less_than_two_thirds_of_trusted_power_reach_no_further_than_the_period() -> None:
+    halved = History([{0: 1, 1: 1, 2: 1, 3: 1}, {0: 1, 1: 1, 4: 1, 5: 1}])
     bounds = TrustBounds(trust_period_ms=10_000, clock_drift_ms=0)  # ten blocks
-    bisection = Bisection(genesis_state(STILL), 100, bounds, None)
-    run(bisection, STILL)
+    bisection = Bisection(genesis_state(halved), 100, bounds, None)
+    run(bisection, halved)
     heights = [state.height for state in bisection.trace]
-    assert max(after - before for before, after in pairwise(heights)) < 10
+    assert 1 < heights[1] < 10 and heights[2:] == [100]  # the same half for the first hop, then everybody
+    alone = Bisection(genesis_state(STILL), 100, bounds, None)
+    assert run(alone, STILL) == [100]
 
 
 def test_offline_a_halt_longer_than_the_period_is_crossed() -> None:

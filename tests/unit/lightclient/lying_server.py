@@ -7,27 +7,34 @@ from types import TracebackType
 from typing import Any
 
 import httpx2
-from rpc_kit import Face, FakeDesk
+from rpc_kit import GENESIS_MS, Face, FakeDesk
 
 from freehold.lightclient.client import LedgerClient
 
+NOW_MS = GENESIS_MS + 3_600_000  # the client's clock
 Twist = Callable[[str, Any], Any]  # path and decoded answer -> what is sent instead
 
 
 class LyingServer:
-    """Set `twist` to change JSON, `raw` to answer a request with bytes of its own, or with none."""
+    """Set `twist` to change JSON, `source` to answer by path, `raw` to send bytes of one's own, or none."""
 
-    def __init__(self, desk: FakeDesk, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, desk: FakeDesk, *, timeout_s: float = 5.0, **fields: Any) -> None:
         self.face = Face(desk)
         self.twist: Twist | None = None
         self.raw: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
+        self.source: Callable[[str], Any] | None = None
         self._timeout_s = timeout_s
+        self._fields = fields  # of the client
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "LyingServer":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.client = LedgerClient(f"http://127.0.0.1:{port}", self.face.desk.trusted, timeout_s=self._timeout_s)
+        self.url = f"http://127.0.0.1:{port}"
+        trusted = self._fields.pop("trusted", self.face.desk.trusted)
+        self.client = LedgerClient(
+            self.url, trusted, timeout_s=self._timeout_s, **{"now_ms": lambda: NOW_MS, **self._fields}
+        )
         return self
 
     async def __aexit__(
@@ -61,14 +68,20 @@ class LyingServer:
         if self.raw is not None:
             await self.raw(writer)
             return
+        if self.source is not None:
+            await _send(writer, 200, json.dumps(self.source(path)).encode())
+            return
         kind = {"content-type": headers["content-type"]} if body else {}
         response = await self.face.http.request(method, path, content=body, headers=kind)
-        content = self._twisted(path, response)
-        start = f"HTTP/1.1 {response.status_code} X\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
-        writer.write(start.encode() + content)
-        await writer.drain()
+        await _send(writer, response.status_code, self._twisted(path, response))
 
     def _twisted(self, path: str, response: httpx2.Response) -> bytes:
         if self.twist is None:
             return response.content
         return json.dumps(self.twist(path, response.json())).encode()
+
+
+async def _send(writer: asyncio.StreamWriter, status: int, content: bytes) -> None:
+    start = f"HTTP/1.1 {status} X\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+    writer.write(start.encode() + content)
+    await writer.drain()

@@ -20,6 +20,7 @@ from freehold.crypto.strkey import encode_account
 from freehold.ledger import keys
 from freehold.ledger.records import Account
 from freehold.ledger.transactions import Transfer, tx_id
+from freehold.light.divergence import DivergedError
 from freehold.lightclient.client import MAX_KEYS
 from freehold.lightclient.servers import MAX_RESPONSE_BYTES
 
@@ -208,17 +209,18 @@ def foreign(chain_id: str, validator: PrivateKey) -> FakeDesk:
     ("desk", "code"),
     [
         (foreign("another-chain", PrivateKey.from_seed(b"v" * 32)), "wrong_chain"),
-        (foreign("rpc-test", PrivateKey.from_seed(b"w" * 32)), "validator_set_mismatch"),
+        (foreign("rpc-test", PrivateKey.from_seed(b"w" * 32)), "validator_set_mismatch"),  # at height 1, by bisection
     ],
 )
 def test_a_foreign_chain(desk, code):
-    block = base64.b64encode(desk.blocks[-1].encode()).decode()
+    for ask in (lambda server: server.client.refresh(), read(KEY)):
 
-    def twist(path: str, answer: Any) -> Any:
-        return {**answer, "light_block": block}
+        async def work(server: LyingServer, ask: Any = ask) -> None:
+            await ask(server)
 
-    assert refused(twist, lambda server: server.client.refresh()).code == code
-    assert refused(twist, read(KEY)).code == code
+        with pytest.raises(NotVerifiedError) as caught:
+            with_server(work, desk, trusted=desk_at(1).trusted)
+        assert caught.value.code == code
 
 
 def test_two_signed_blocks_at_one_height_are_told_as_equivocation():
@@ -231,8 +233,8 @@ def test_two_signed_blocks_at_one_height_are_told_as_equivocation():
         server.twist = lambda path, answer: {**answer, "light_block": twin}
         await server.client.refresh()
 
-    error = refused(None, ask, desk)
-    assert error.code == "equivocation" and "evidence" in error.hint
+    error = refused(None, ask, desk, DivergedError)
+    assert error.code == "diverged" and "equivocation" in error.message and "evidence" in error.hint
 
 
 def test_an_answer_for_another_transaction():

@@ -1,0 +1,289 @@
+"""Which headers a client believes: reached by hops from a root of trust, remembered, compared with other servers'.
+
+Every header is verified by skipping from the highest trusted one below it, with heights between when the validator
+sets changed too much. The servers only deliver light blocks. Once two servers are caught telling two stories that both
+verify, nothing more is believed in this process. Spec: docs/spec/light-client.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from freehold.base.errors import InvalidInputError, NotVerifiedError, RefusedError, UnreachableError
+from freehold.light.bisection import MAX_STEPS, Questions, bisect
+from freehold.light.divergence import Agreed, Behind, DivergedError, Divergence, WitnessCheck, find_divergence
+from freehold.light.genesis import TrustedGenesis
+from freehold.light.headers import header_hash
+from freehold.light.skipping import TrustedState, check_not_ahead, check_not_expired
+from freehold.light.trust import GENESIS_TRUST, PinnedTrust, Trust, trust_bounds, trust_genesis, trust_pinned
+from freehold.light.types import LightBlock
+from freehold.lightclient.servers import wall_ms
+from freehold.lightclient.trust_store import TrustStore
+
+HOPS_TIMEOUT_S: Final = 60.0  # for all the blocks between, from one server
+COMPARE_EVERY_S: Final = 60.0
+COMPARE_TIMEOUT_S: Final = 2.0  # for a server's word on one header; a silent one delays a read no longer
+CONFLICT_TIMEOUT_S: Final = 20.0  # for its whole story, when its word differs
+MAX_WITNESSES: Final = 3  # compared with at a time, in turn
+MAX_STATES: Final = 64
+
+Fetch = Callable[[int | None], Awaitable[LightBlock]]  # a height, or None for the newest
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that may be asked for light blocks."""
+
+    url: str
+    fetch: Fetch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What other servers said of one header: how many of them what."""
+
+    height: int
+    agreed: int
+    behind: int
+    silent: int
+    refused: int  # told something that does not verify
+
+
+class TrustedChain:
+    """See the module. Safe for concurrent use in one event loop.
+
+    Attributes:
+        comparison: the last one with other servers; None before.
+    """
+
+    def __init__(
+        self,
+        genesis: TrustedGenesis,
+        trust: Trust = GENESIS_TRUST,
+        store: TrustStore | None = None,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        """Begin.
+
+        Args:
+            genesis: of the chain.
+            trust: where trust begins.
+            store: where the newest light block is remembered; None: nowhere.
+            now_ms: the wall clock.
+
+        Raises:
+            InvalidInputError: what is remembered is damaged, or of another chain.
+        """
+        self.comparison: Comparison | None = None
+        self._genesis = genesis
+        self._trust = trust
+        self._bounds = trust_bounds(trust, genesis)
+        self._store = store
+        self._now_ms = now_ms
+        self._root = None if isinstance(trust, PinnedTrust) else trust_genesis(genesis)
+        self._states: dict[int, TrustedState] = {}
+        self._agreed = store.load() if store is not None else None  # no other server has spoken against it
+        if self._agreed is not None:
+            self._states[self._agreed.height] = self._agreed
+        self._compared_at: float | None = None
+        self._compared = 0
+        self._diverged: DivergedError | None = None
+
+    async def accept(self, block: LightBlock, peer: Peer) -> TrustedState:
+        """Verify a light block.
+
+        Args:
+            block: as a server gave it.
+            peer: that server, which also gives the blocks between.
+
+        Returns:
+            The trusted state of its height; its light block may have other signatures than the given one.
+
+        Raises:
+            NotVerifiedError: it does not verify; `DivergedError` when two blocks of its height do.
+            UnreachableError: the blocks between did not come in time.
+            InvalidInputError: `below_trusted`.
+        """
+        if self._diverged is not None:
+            raise self._diverged
+        height = block.header.height
+        known = self._states.get(height)
+        if known is not None and known.hash == header_hash(block.header):
+            return known
+        if isinstance(self._trust, PinnedTrust) and height == self._trust.height:
+            return self._keep(self._pinned(self._trust, block))
+        base = await self._base(height, peer.fetch)
+        trace = await self._hops(base, block, peer.fetch)
+        known = self._states.get(height)  # again: another read may have been faster
+        if known is not None and known.light_block is not None and known.hash != trace[-1].hash:
+            self._conflict(find_divergence(base, known.light_block, block), peer.url, peer.url)
+        for state in trace[1:]:
+            self._keep(state)
+        return trace[-1]
+
+    async def trace_to(self, block: LightBlock, peer: Peer) -> tuple[TrustedState, ...]:
+        """The hops from the root of trust itself to a light block, for a proof that others can check.
+
+        Raises:
+            NotVerifiedError: it does not verify.
+            UnreachableError: the blocks between did not come in time.
+        """
+        root = self._root if self._root is not None else await self._fetch_root(peer.fetch)
+        return (root,) if root.height == block.header.height else await self._hops(root, block, peer.fetch)
+
+    def is_comparison_due(self) -> bool:
+        """Whether other servers should be asked: of the first header, then once in `COMPARE_EVERY_S`."""
+        return self._compared_at is None or time.monotonic() - self._compared_at >= COMPARE_EVERY_S
+
+    async def compare(self, primary: Peer, witnesses: Sequence[Peer], limit_s: float = COMPARE_TIMEOUT_S) -> None:
+        """Compare the newest trusted header with what other servers show; at most `MAX_WITNESSES` of them.
+
+        Args:
+            primary: who gave it.
+            witnesses: the others.
+            limit_s: for their word on one header; who takes longer is silent.
+
+        Raises:
+            DivergedError: another server tells another story, which also verifies; the evidence is kept.
+        """
+        self._compared_at = time.monotonic()
+        common = self._agreed or self._root
+        trace = [self._states[height] for height in sorted(self._states)]
+        trace = [common, *(state for state in trace if state.height > common.height)] if common is not None else trace
+        if len(trace) < 2 or not witnesses:
+            return
+        start, self._compared = self._compared, self._compared + 1
+        chosen = [witnesses[(start + n) % len(witnesses)] for n in range(min(MAX_WITNESSES, len(witnesses)))]
+        answers = await asyncio.gather(*(self._ask(witness, trace, limit_s) for witness in chosen))
+        for witness, answer in zip(chosen, answers, strict=True):
+            if isinstance(answer, Divergence):
+                self._conflict(answer, primary.url, witness.url)
+        counts = [sum(answer == kind or type(answer) is kind for answer in answers) for kind in _KINDS]
+        self.comparison = Comparison(trace[-1].height, *counts)
+        if self.comparison.agreed:
+            self._agreed = trace[-1]
+
+    async def save(self, *, is_compared: bool) -> None:
+        """Remember the newest header: the newest that others agreed with, when others are asked.
+
+        Args:
+            is_compared: whether there are others.
+        """
+        newest = self._agreed if is_compared else max(self._states.values(), key=lambda s: s.height, default=None)
+        if self._store is None or newest is None or self._diverged is not None:
+            return
+        try:
+            await asyncio.to_thread(self._store.save, newest)
+        except OSError:
+            return  # a read-only home: the next run begins lower, and verifies as much
+
+    async def _base(self, height: int, fetch: Fetch) -> TrustedState:
+        below = max((known for known in self._states if known < height), default=None)
+        if below is not None:
+            return self._states[below]
+        root = self._root if self._root is not None else await self._fetch_root(fetch)
+        if root.height >= height:
+            raise InvalidInputError(
+                f"height {height} is below the trusted {root.height}",
+                code="below_trusted",
+                hint="trust genesis or an older HEIGHT:HASH",
+            )
+        return root
+
+    async def _fetch_root(self, fetch: Fetch) -> TrustedState:
+        pin = self._trust
+        if not isinstance(pin, PinnedTrust):
+            return trust_genesis(self._genesis)
+        block = await self._fetch_hop(fetch, pin.height)
+        return self._keep(self._pinned(pin, block))
+
+    def _pinned(self, pin: PinnedTrust, block: LightBlock) -> TrustedState:
+        self._root = trust_pinned(pin, block, self._genesis.chain_id, self._bounds, self._now_ms())
+        return self._root
+
+    async def _hops(self, base: TrustedState, block: LightBlock, fetch: Fetch) -> tuple[TrustedState, ...]:
+        now_ms = self._now_ms()
+        is_offline = not isinstance(self._trust, PinnedTrust)
+        check_not_ahead(block.header, self._bounds, now_ms)
+        if not is_offline:
+            check_not_expired(base.time, base.height, self._bounds, now_ms)
+        asking = bisect(base, block.header.height, self._bounds, None if is_offline else now_ms, block)
+        questions = Questions(asking, MAX_STEPS)
+        try:
+            async with asyncio.timeout(HOPS_TIMEOUT_S):
+                while (wanted := questions.wanted) is not None:
+                    questions.feed(await self._fetch_hop(fetch, wanted))
+        except TimeoutError:
+            raise UnreachableError(
+                f"the blocks between {base.height} and {block.header.height} did not come in time",
+                code="hops_timeout",
+                hint="name another server in FREEHOLD_RPC, or trust a newer HEIGHT:HASH",
+            ) from None
+        return questions.answer
+
+    async def _fetch_hop(self, fetch: Fetch, height: int) -> LightBlock:
+        try:
+            return await fetch(height)
+        except RefusedError as error:
+            raise NotVerifiedError(
+                f"the server does not give block {height}, which is needed on the way: {error.message}",
+                code="hop_unavailable",
+                hint="ask a server that keeps older blocks, or trust a newer HEIGHT:HASH (FREEHOLD_TRUST)",
+            ) from None
+
+    def _keep(self, state: TrustedState) -> TrustedState:
+        self._states[state.height] = state
+        if len(self._states) > MAX_STATES:
+            lowest = min(self._states)
+            if self._agreed is None or lowest != self._agreed.height:
+                del self._states[lowest]
+            else:  # the last that others agreed with stays
+                del self._states[sorted(self._states)[1]]
+        return state
+
+    async def _ask(
+        self, witness: Peer, trace: Sequence[TrustedState], limit_s: float
+    ) -> Agreed | Behind | Divergence | str:
+        now_ms = self._now_ms() if isinstance(self._trust, PinnedTrust) else None
+        questions = WitnessCheck(trace, self._bounds, now_ms)
+        try:
+            async with asyncio.timeout(limit_s):
+                await _ask_target(questions, witness.fetch, trace[-1].height)
+            async with asyncio.timeout(CONFLICT_TIMEOUT_S):
+                while (wanted := questions.wanted) is not None:
+                    questions.feed(await witness.fetch(wanted))
+        except (TimeoutError, UnreachableError, RefusedError):
+            return _SILENT
+        except NotVerifiedError:
+            return _REFUSED
+        return questions.answer
+
+    def _conflict(self, divergence: Divergence, primary_url: str, witness_url: str) -> NoReturn:
+        path = None
+        if self._store is not None:
+            try:
+                path = self._store.keep_evidence(divergence, primary_url, witness_url)
+            except OSError:
+                path = None  # said below, by naming no file
+        self._diverged = DivergedError(divergence)
+        where = f"the evidence is in {path}" if path is not None else "the evidence could not be kept"
+        self._diverged.hint = f"{where}: show it to the grid's operators, and act on neither answer"
+        raise self._diverged
+
+
+_SILENT, _REFUSED = "silent", "refused"
+_KINDS = (Agreed, Behind, _SILENT, _REFUSED)
+
+
+async def _ask_target(questions: WitnessCheck, fetch: Fetch, height: int) -> None:
+    """Ask a witness for the header that is compared, or for its newest when it has not got so far."""
+    try:
+        block = await fetch(height)
+    except RefusedError as error:
+        if error.code != "height_unknown":
+            raise
+        questions.feed_newest(await fetch(None))
+    else:
+        questions.feed(block)

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from freehold.base.errors import FreeholdError, InvalidInputError
-from freehold.cli.output import Result, print_result, say
+from freehold.cli.output import Json, Result, print_result, say
+from freehold.cli.parent import follow_parent, marked, outlive_parent
 from freehold.client import wallet as wallets
 from freehold.client.forwarding import LOCALHOST, Forward, PublishedPorts
 from freehold.client.home import Home
@@ -29,7 +30,7 @@ def connect(
     local: int | None = None,
     detach: bool = False,
     stop: bool = False,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Open a service's port at 127.0.0.1, following the service wherever it runs, also through a failover.
 
@@ -54,6 +55,8 @@ def connect(
         return _stop(record, service, port)
     if detach:
         return _detach(record, service, port, local)
+    if not follow_parent():
+        raise FreeholdError("whoever asked for this forward is gone", code="forward_failed")
     wallet = wallets.open_wallet(home, wallets.read_passphrase())
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_serve(home, wallet, service, port, local, record, as_json=json))
@@ -77,6 +80,7 @@ async def _serve(
             bound = await forward.listen(PublishedPorts(home).local_port(view.name, port) if local is None else local)
             address = f"{LOCALHOST}:{bound}"
             home.write(record, f"{os.getpid()} {address}\n".encode())
+            outlive_parent()
             print_result(Result({"service": view.name, "port": port, "address": address}, address), as_json=as_json)
             say(f"{view.name} port {port} is at {address}; Ctrl-C ends")
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -104,7 +108,12 @@ def _detach(record: Path, service: str, port: int, local: int | None) -> Result:
     command = [sys.executable, "-P", "-m", "freehold.cli.main", "connect", service, str(port), *extra]
     with record.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            env=marked(dict(os.environ)),
         )
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -129,6 +138,18 @@ def _stop(record: Path, service: str, port: int) -> Result:
         time.sleep(0.05)
     record.unlink(missing_ok=True)
     return Result({"service": service, "port": port, "stopped": True}, f"stopped {running[1]}")
+
+
+def stop_all(home: Home) -> list[str]:
+    """End every forward of a home that runs in the background or elsewhere; returns their addresses."""
+    running = {record: found for record in home.forwards_folder.glob("*-*") if (found := _running(record))}
+    for pid, _ in running.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + START_S
+    while any(map(_running, running)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [address for _, address in running.values()]
 
 
 def _running(record: Path) -> tuple[int, str] | None:

@@ -6,7 +6,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from freehold.base.errors import InvalidInputError
-from freehold.cli.output import Result, Table, say
+from freehold.cli.connect import stop_all
+from freehold.cli.output import Json, Result, Table, say
 from freehold.client.home import Home, Settings
 from freehold.grid import lifecycle
 from freehold.grid.claims import load_layout
@@ -25,7 +26,7 @@ def up(
     validators: int = 1,
     preset: str = "minimal",
     home: HomeOption = None,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Start a local grid: every node is a process with its own key, folder and network namespace. Needs root.
 
@@ -52,21 +53,26 @@ def up(
 
 
 @app.command
-def down(*, home: HomeOption = None, json: bool = False) -> Result:
+def down(*, home: HomeOption = None, json: Json = False) -> Result:
     """Stop the local grid and remove all that it made: processes, containers, namespaces, rules, its ledger and keys.
+
+    Ports that `freehold connect` forwards from this grid to this machine are closed too.
 
     Parameters
     ----------
     home
         The grid's folder.
     """
-    folder = _folder(home)
+    folder, own = _folder(home), Home.default()
+    if folder.resolve() == own.grid_folder.resolve():
+        for address in stop_all(own):
+            say(f"grid: no more forward at {address}")
     removed = lifecycle.down(folder, say=say)
     return Result({"removed": removed, "home": str(folder)}, "the grid is gone" if removed else "there is no grid here")
 
 
 @app.command
-def kill(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
+def kill(node: str, /, *, home: HomeOption = None, json: Json = False) -> Result:
     """Kill a node or validator of the local grid as a power cut would: SIGKILL to all its processes, containers too.
 
     Parameters
@@ -81,7 +87,7 @@ def kill(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result
 
 
 @app.command
-def add(*, home: HomeOption = None, json: bool = False) -> Result:
+def add(*, home: HomeOption = None, json: Json = False) -> Result:
     """Add one more node to the running local grid: it joins by transaction, as any farmer's machine would.
 
     Parameters
@@ -95,7 +101,7 @@ def add(*, home: HomeOption = None, json: bool = False) -> Result:
 
 
 @app.command
-def start(node: str, /, *, home: HomeOption = None, json: bool = False) -> Result:
+def start(node: str, /, *, home: HomeOption = None, json: Json = False) -> Result:
     """Start the agent of a node, or a validator, again.
 
     Parameters
@@ -110,7 +116,7 @@ def start(node: str, /, *, home: HomeOption = None, json: bool = False) -> Resul
 
 
 @app.command
-def status(*, home: HomeOption = None, json: bool = False) -> Result:
+def status(*, home: HomeOption = None, json: Json = False) -> Result:
     """Show what runs of the local grid.
 
     Parameters

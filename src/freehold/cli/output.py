@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from cyclopts import Parameter
 
 from freehold.base.errors import ExitCode, FreeholdError
+
+Json = Annotated[bool, Parameter(help="One JSON document on stdout; everything else goes to stderr.")]
 
 
 @dataclass(frozen=True)

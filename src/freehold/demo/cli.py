@@ -10,6 +10,9 @@ import msgspec
 
 from freehold.base.errors import FreeholdError
 
+# In a session of its own, so that Ctrl-C reaches the demo alone; killed by the kernel when the demo is.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
 
 class Cli:
     """Runs commands of one home."""
@@ -23,7 +26,7 @@ class Cli:
         """Run `freehold ARGUMENTS --json` and return its document.
 
         Raises:
-            FreeholdError: it did not exit with 0; the message is what it said.
+            FreeholdError: it did not exit with 0; the message is what it said, the code the command's own.
         """
         if not quiet:
             self._say(f"$ freehold {' '.join(arguments)}")
@@ -35,6 +38,7 @@ class Cli:
         }
         environment.pop("FREEHOLD_RPC", None)
         process = await asyncio.create_subprocess_exec(
+            *DIES_WITH_US,
             sys.executable,
             "-P",
             "-m",
@@ -55,5 +59,13 @@ class Cli:
                 await process.wait()
         if process.returncode:
             said = noise.decode(errors="replace").strip() or output.decode(errors="replace").strip()
-            raise FreeholdError(f"`freehold {' '.join(arguments)}` failed:\n{said}", code="command_failed")
+            raise FreeholdError(f"`freehold {' '.join(arguments)}` failed:\n{said}", code=_code(output))
         return msgspec.json.decode(output)
+
+
+def _code(output: bytes) -> str:
+    """The error's code in the document of a command that failed."""
+    try:
+        return str(msgspec.json.decode(output)["error"]["code"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return "command_failed"

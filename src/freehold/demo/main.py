@@ -2,9 +2,13 @@
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
+import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,37 @@ def main() -> int:
     parser.add_argument("--validators", type=int, default=1, help="1: the embedded ledger; more: CometBFT")
     arguments = parser.parse_args()
     try:
-        return asyncio.run(_run(arguments))
+        with only_one(arguments.cache):
+            return asyncio.run(_run(arguments))
+    except FreeholdError as error:
+        sys.stderr.write(f"error: {error.message}\nnext: {error.hint}\n")
+        return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def only_one(cache: Path) -> Iterator[None]:
+    """Hold a cache: its images and home are of one demo at a time.
+
+    Raises:
+        FreeholdError: another demo has it.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise FreeholdError(
+                f"another demo runs on {cache.resolve()}: process {lock.read().strip() or 'unknown'}",
+                code="demo_busy",
+                hint="wait for it to end, or stop it with Ctrl-C; or take another folder with --cache",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
 
 
 async def _run(arguments: Any) -> int:

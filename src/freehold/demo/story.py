@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ WEB, DB = "guestbook/web", "guestbook/db"
 PORT = 8080
 PAID_S = 60.0
 FAILOVER_S = 45.0
+BUSY_S = 30.0
 BLOCKS_AFTER_DEATH = 6  # so that the dead one's turn to propose has come and gone
+
+
+def in_words(time: str) -> str:
+    """A moment of a `--json` document for people: `26 Nov 01:20 UTC, in 1.0 hours`."""
+    moment = datetime.fromisoformat(time).astimezone(UTC)
+    hours = (moment - datetime.now(UTC)).total_seconds() / 3600
+    return f"{moment:%d %b %H:%M} UTC, in {hours:.1f} hours"
 
 
 class Story:
@@ -41,12 +50,24 @@ class Story:
         if not self._home.exists():
             return
         self._view.step(text)
-        if list((self._home / "forwards").glob("*8080")):
-            await self._try("connect", WEB, str(PORT), "--stop")
-        if (self._home / "grid").exists():
-            await self._cli.run("grid", "down")
+        self._view.show([], {}, [])
+        if (self._home / "grid").exists() or (self._home / "forwards").exists():
+            await self._take_down()
             self._view.line("no process, mount, namespace or rule of the grid is left")
         shutil.rmtree(self._home, ignore_errors=True)
+
+    async def _take_down(self) -> None:
+        """`grid down`, which ends the forwards too; waits for a command of a killed run that still holds the grid."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BUSY_S
+        while True:
+            try:
+                await self._cli.run("grid", "down")
+                return
+            except FreeholdError as error:
+                if error.code != "grid_busy" or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(0.5)
 
     async def _try(self, *arguments: str) -> Any:
         try:
@@ -105,7 +126,7 @@ class Story:
         plan = await self._cli.run("deploy", compose, "--plan")
         price = plan["price"]
         self._view.line(f"price {price['per_hour']} tokens an hour, standbys included")
-        self._view.line(f"first charge {price['first_charge']} tokens; it runs out at {price['runs_out']}")
+        self._view.line(f"first charge {price['first_charge']} tokens; it runs out {in_words(price['runs_out'])}")
         for row in plan["placement"]:
             standbys = ", ".join(self._name(standby["node"]) for standby in row["standbys"]) or "no standby"
             self._view.line(f"{row['service']} on {self._name(row['node'])}; {standbys}")
@@ -204,6 +225,7 @@ class Story:
         self._view.line(
             f"{row['service']} runs on {self._name(row['node'])} under term {row['term']}, after {took:.1f} s"
         )
+        await self._show()
         self._view.line(f"http://{self._address} still has: {entries[0]['name']}: {entries[0]['message']}")
 
     async def _prove_again(self, before: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from rich.text import Text
 class View:
     """Shows the demo; use it in `with`."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._started = time.monotonic()
         self._services: list[dict[str, Any]] = []
@@ -38,7 +38,9 @@ class View:
         return time.monotonic() - self._started
 
     def step(self, text: str) -> None:
-        """A heading."""
+        """A heading; what was going on before is over."""
+        self._note = ""
+        self._refresh()
         self._print(Text(f"\n[{self.elapsed_s:5.1f} s] {text}", style="bold"))
 
     def line(self, text: str) -> None:
@@ -62,11 +64,20 @@ class View:
         self._services, self._names, self._balances = services, names, balances
         self._refresh()
 
+    def shown(self) -> str:
+        """What the live part shows now, as plain text."""
+        with self._console.capture() as captured:
+            self._console.print(self._live.get_renderable())
+        return captured.get()
+
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
 
     def _refresh(self) -> None:
         if not self._console.is_terminal:
+            return
+        if not self._services:
+            self._live.update(Text(self._note, style="yellow"))
             return
         table = Table("service", "node", "term", "state", "health", "paid", box=None, padding=(0, 2))
         for row in self._services:

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from freehold.cli.output import Result
+from freehold.cli.output import Json, Result
 
 
-def completion(shell: Literal["bash", "zsh", "fish"] = "bash", /, *, json: bool = False) -> Result:
+def completion(shell: Literal["bash", "zsh", "fish"] = "bash", /, *, json: Json = False) -> Result:
     """Print a completion script: `freehold completion bash > /etc/bash_completion.d/freehold`.
 
     Parameters
@@ -15,5 +15,5 @@ def completion(shell: Literal["bash", "zsh", "fish"] = "bash", /, *, json: bool 
     """
     from freehold.cli.main import make_app  # main names this module: imported when called
 
-    script = make_app().generate_completion(shell=shell)
+    script = make_app(summaries=True).generate_completion(shell=shell)
     return Result({"shell": shell, "script": script}, script)

@@ -6,14 +6,14 @@ from pathlib import Path
 from cyclopts import App
 
 from freehold.base.errors import ExitCode
-from freehold.cli.output import Result
+from freehold.cli.output import Json, Result
 from freehold.client.compose.folder import check_file
 
 app = App(name="compose", help="Check compose files; needs no grid.")
 
 
 @app.command
-def check(file: Path, /, *, json: bool = False) -> Result:
+def check(file: Path, /, *, json: Json = False) -> Result:
     """Check a compose file: what is supported, and every problem by path and line.
 
     Parameters

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from freehold.base.amounts import format_amount, parse_amount
 from freehold.base.errors import InvalidInputError, RefusedError
-from freehold.cli.output import Result, Table, say
+from freehold.cli.output import Json, Result, Table, say
 from freehold.cli.progress import ProgressView
 from freehold.client import wallet as wallets
 from freehold.client.compose.folder import check_file
@@ -38,7 +38,7 @@ def deploy(
     prefer: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     max_price: str | None = None,
     yes: bool = False,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Deploy a compose file by contract.
 

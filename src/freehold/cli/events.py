@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from freehold.base.amounts import format_amount
-from freehold.cli.output import Result, Table
+from freehold.cli.output import Json, Result, Table
 from freehold.client.home import Home
 from freehold.client.session import Session
 
 AMOUNTS = ("amount", "bounty")
 
 
-def events(*, kind: str | None = None, after: int = 0, limit: int = 200, json: bool = False) -> Result:
+def events(*, kind: str | None = None, after: int = 0, limit: int = 200, json: Json = False) -> Result:
     """List events of the last 1,000 blocks. This is the server's word; `freehold verify` is proof.
 
     Parameters

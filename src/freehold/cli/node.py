@@ -11,7 +11,7 @@ from cyclopts import App
 from freehold.agent.identity import NodeSettings, create_keys, write_settings
 from freehold.base.amounts import format_amount, parse_amount
 from freehold.base.errors import InvalidInputError
-from freehold.cli.output import Result, Table, say
+from freehold.cli.output import Json, Result, Table, say
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
 from freehold.client.joining import Joining, ensure_farm
@@ -27,7 +27,7 @@ app = App(name="node", help="List nodes, look at one, run one.")
 
 
 @app.command(name="list")
-def list_(*, country: str | None = None, json: bool = False) -> Result:
+def list_(*, country: str | None = None, json: Json = False) -> Result:
     """List the grid's nodes: where they are, what they offer, what is free; read with proofs.
 
     Parameters
@@ -59,7 +59,7 @@ def list_(*, country: str | None = None, json: bool = False) -> Result:
 
 
 @app.command
-def show(node: str, /, *, json: bool = False) -> Result:
+def show(node: str, /, *, json: Json = False) -> Result:
     """Show one node: keys, addresses, prices, capacity, reports.
 
     Parameters
@@ -93,7 +93,7 @@ def join(
     vcpu_hour: str = "0.02",
     memory_gib_hour: str = "0.01",
     ssd_gib_hour: str = "0.0005",
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Join this machine to the grid as a node: makes its keys, registers it from your wallet, prepares its folder.
 

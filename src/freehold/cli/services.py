@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from freehold.base.amounts import format_amount
 from freehold.base.errors import InvalidInputError, RemoteProtocolError
 from freehold.base.limits import MIB
-from freehold.cli.output import Result, Table, say
+from freehold.cli.output import Json, Result, Table, say
 from freehold.cli.terminal import TerminalLog
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
@@ -26,18 +26,21 @@ from freehold.client.running import (
     top_up,
 )
 from freehold.client.session import Session
+from freehold.client.survey import name_nodes
 from freehold.crypto.strkey import decode_account
+from freehold.grid.lifecycle import local_names
 from freehold.ledger.deployments import top_up_cost
 from freehold.protocol.messages import LeaseStatus
 
 MAX_COLLECTED_BYTES = 64 * MIB  # of a log in one JSON document
 
 
-def ps(*, json: bool = False) -> Result:
+def ps(*, json: Json = False) -> Result:
     """List your services: contract (proven), state on the node (the node's word), price, and when they run out."""
     home = Home.default()
     wallet = wallets.open_wallet(home, wallets.read_passphrase())
-    height, rows = asyncio.run(_states(home, wallet))
+    height, rows, names = asyncio.run(_states(home, wallet))
+    names |= local_names(home.grid_folder)
     table = Table(("SERVICE", "STATE", "HEALTH", "NODE", "TERM", "PRICE/HOUR", "PAID", "RUNS OUT"))
     for view, status in rows:
         ends = datetime.fromtimestamp(view.runs_out_ms / 1000, UTC) if view.runs_out_ms else None
@@ -45,7 +48,7 @@ def ps(*, json: bool = False) -> Result:
             view.name,
             view.status if view.status != "running" else (status.phase if status else "node does not answer"),
             (status.health if status else "") or "-",
-            view.holder.hex()[:12] or "-",
+            names.get(view.holder, view.holder.hex()[:12]) or "-",
             view.term,
             format_amount(view.lease.price_per_hour),
             format_amount(view.lease.paid),
@@ -61,7 +64,7 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"])] = False,
     tail: int = 100,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Print a service's log, as its node has it.
 
@@ -82,7 +85,7 @@ def logs(
     return Result({"service": service, "lines": lines})
 
 
-def topup(target: str, hours: float, /, *, plan: bool = False, json: bool = False) -> Result:
+def topup(target: str, hours: float, /, *, plan: bool = False, json: Json = False) -> Result:
     """Prepay a service, or every service of a deployment, for longer, at the price frozen in its contract.
 
     Parameters
@@ -105,7 +108,7 @@ def topup(target: str, hours: float, /, *, plan: bool = False, json: bool = Fals
     return Result(document, f"{hours:g} hours more for {', '.join(names)} {verb} {format_amount(cost)} tokens")
 
 
-def down(deployment: str, /, *, json: bool = False) -> Result:
+def down(deployment: str, /, *, json: Json = False) -> Result:
     """End a deployment: its containers and volumes go; what was prepaid and not served comes back.
 
     Parameters
@@ -126,13 +129,16 @@ def down(deployment: str, /, *, json: bool = False) -> Result:
     return Result(document, text)
 
 
-async def _states(home: Home, wallet: wallets.Wallet) -> tuple[int, list[tuple[ServiceView, LeaseStatus | None]]]:
+async def _states(
+    home: Home, wallet: wallets.Wallet
+) -> tuple[int, list[tuple[ServiceView, LeaseStatus | None]], dict[bytes, str]]:
     session = Session(home, wallet)
     try:
         height, views = await list_services(session, decode_account(wallet.address))
         async with NodeClient(session, wallet) as nodes:
             statuses = await asyncio.gather(*(ask_status(nodes, view) for view in views))
-        return height, list(zip(views, statuses, strict=True))
+        names = await name_nodes(session, {view.holder for view in views}, height)
+        return height, list(zip(views, statuses, strict=True)), names
     finally:
         await session.close()
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from freehold.base.amounts import format_amount
-from freehold.cli.output import Result, Table
+from freehold.cli.output import Json, Result, Table
 from freehold.client.home import Home
 from freehold.client.session import Session
 from freehold.client.survey import survey_grid
 
 
-def status(*, json: bool = False) -> Result:
+def status(*, json: Json = False) -> Result:
     """Show the ledger's height and time, its validators, farms and what each earned."""
     return asyncio.run(_status())
 

@@ -5,11 +5,14 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
 from freehold.base.limits import MAX_PROOF_FILE_BYTES, MAX_PROOF_HOPS_BYTES
-from freehold.cli.output import Result, Table, say
+from freehold.cli.output import Json, Result, Table, say
 from freehold.client import wallet as wallets
 from freehold.client.epoch_evidence import Word
 from freehold.client.home import Home
@@ -36,8 +39,8 @@ def verify(
     genesis: Path | None = None,
     require: str | None = None,
     trust: str | None = None,
-    mailbox: bool = True,
-    json: bool = False,
+    mailbox: Annotated[bool, Parameter(name="", negative="--no-mailbox")] = True,
+    json: Json = False,
 ) -> Result:
     """Verify what was served: of a service of yours as the ledger stands now, or from a proof file, offline.
 
@@ -60,9 +63,7 @@ def verify(
         from that header, which you have from somebody you believe, no older than the chain's trust period; an online
         export then begins there. FREEHOLD_TRUST says the same for every command.
     mailbox
-        --no-mailbox: do not ask the nodes for signed answers; then no passphrase is needed.
-    json
-        One JSON document on stdout.
+        Do not ask the nodes for signed answers; then no passphrase is needed.
     """
     word = _word(require)
     home = Home.default()

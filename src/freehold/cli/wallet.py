@@ -7,7 +7,7 @@ from cyclopts import App
 
 from freehold.base.amounts import format_amount, parse_amount
 from freehold.base.errors import FreeholdError, InvalidInputError
-from freehold.cli.output import Result, say
+from freehold.cli.output import Json, Result, say
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
 from freehold.client.session import Session
@@ -18,7 +18,7 @@ app = App(name="wallet", help="Make a wallet, see its balance, send tokens.")
 
 
 @app.command
-def new(*, words_file: Path | None = None, json: bool = False) -> Result:
+def new(*, words_file: Path | None = None, json: Json = False) -> Result:
     """Make a wallet: 24 words from which all keys follow, kept encrypted under a passphrase.
 
     Where the grid has a faucet (local grids do), the new account gets 1,000 tokens by an ordinary transfer, once.
@@ -49,7 +49,7 @@ def new(*, words_file: Path | None = None, json: bool = False) -> Result:
 
 
 @app.command
-def show(*, json: bool = False) -> Result:
+def show(*, json: Json = False) -> Result:
     """Show the wallet's account id and where its file lies; needs no passphrase."""
     home = Home.default()
     account = wallets.address(home)
@@ -59,7 +59,7 @@ def show(*, json: bool = False) -> Result:
 
 
 @app.command
-def balance(account: str | None = None, /, *, json: bool = False) -> Result:
+def balance(account: str | None = None, /, *, json: Json = False) -> Result:
     """Show a balance, verified against the ledger's signed headers.
 
     Parameters
@@ -73,7 +73,7 @@ def balance(account: str | None = None, /, *, json: bool = False) -> Result:
 
 
 @app.command
-def send(to: str, amount: str, /, *, json: bool = False) -> Result:
+def send(to: str, amount: str, /, *, json: Json = False) -> Result:
     """Send tokens to an account; costs the fee of one transaction.
 
     Parameters

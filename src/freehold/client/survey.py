@@ -1,5 +1,6 @@
 """Verified surveys of the ledger: the nodes and farms there are, and a tenant's deployments with their leases."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from freehold.base.errors import NotVerifiedError
@@ -88,3 +89,14 @@ async def survey_tenant(session: Session, tenant: bytes) -> tuple[AskedHeader, T
         for id_, record in found.items()
     ]
     return first.at, totals, views
+
+
+async def name_nodes(session: Session, ids: Iterable[bytes], height: int) -> dict[bytes, str]:
+    """For people: a node's farm and the first digits of its id, for those that still stand; read with proofs."""
+    keys = {node_key(id_): id_ for id_ in ids if id_}
+    nodes = await session.ledger.read(list(keys), height) if keys else None
+    found = {id_: node for key, id_ in keys.items() if nodes and (node := nodes.get(key, Node))}
+    owners = sorted({node.farm for node in found.values()})
+    farms = await session.ledger.read([farm_key(owner) for owner in owners], height) if owners else None
+    names = {owner: farm.name for owner in owners if farms and (farm := farms.get(farm_key(owner), Farm))}
+    return {id_: f"{names[node.farm]} {id_.hex()[:8]}" for id_, node in found.items() if node.farm in names}

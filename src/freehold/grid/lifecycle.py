@@ -274,6 +274,13 @@ def _node_id(home: Path) -> str:
     return create_keys(home)[0].public.hex() if (home / "node.key").exists() else ""
 
 
+def local_names(folder: Path) -> dict[bytes, str]:
+    """Names of the nodes of the local grid in a folder, by id; none where there is no grid."""
+    layout = load_layout(folder)
+    ids = {node.name: _node_id(node.home) for node in layout.nodes} if layout else {}
+    return {bytes.fromhex(id_): name for name, id_ in ids.items() if id_}
+
+
 def require_root() -> None:
     """Check for root.
 

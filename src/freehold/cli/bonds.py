@@ -10,7 +10,7 @@ import msgspec
 from freehold.base.amounts import format_amount, parse_amount
 from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.ids import parse_id
-from freehold.cli.output import Result, say
+from freehold.cli.output import Json, Result, say
 from freehold.cli.validators import part_document, time_text, with_session
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
@@ -43,7 +43,7 @@ class PossessionCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     possession: str
 
 
-def possession(*, home: Path, owner: str, json: bool = False) -> Result:
+def possession(*, home: Path, owner: str, json: Json = False) -> Result:
     """Let a validator's key agree to be bonded by an owner's account; the printed document holds nothing secret.
 
     For a wallet on another machine: give it the document as `freehold ledger bond AMOUNT --possession FILE`.
@@ -66,7 +66,7 @@ def bond(
     home: Path | None = None,
     possession: Path | None = None,
     plan: bool = False,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Bond tokens behind a validator, so that it stands for election; or add to its bond.
 
@@ -124,7 +124,7 @@ def bond(
 
 
 def unbond(
-    validator: str, amount: str | None = None, /, *, all: bool = False, plan: bool = False, json: bool = False
+    validator: str, amount: str | None = None, /, *, all: bool = False, plan: bool = False, json: Json = False
 ) -> Result:
     """Begin to take tokens back from a bond; they stay liable for the unbonding time, then `release` pays them.
 
@@ -163,7 +163,7 @@ def unbond(
     return _owned(key, choose, plan=plan)
 
 
-def release(validator: str, /, *, plan: bool = False, json: bool = False) -> Result:
+def release(validator: str, /, *, plan: bool = False, json: Json = False) -> Result:
     """Pay out the parts of a bond whose unbonding time has passed.
 
     Parameters
@@ -184,7 +184,7 @@ def release(validator: str, /, *, plan: bool = False, json: bool = False) -> Res
     return _owned(key, choose, plan=plan)
 
 
-def claim(validator: str, /, *, plan: bool = False, json: bool = False) -> Result:
+def claim(validator: str, /, *, plan: bool = False, json: Json = False) -> Result:
     """Pay a validator's share of fees to its owner.
 
     Parameters

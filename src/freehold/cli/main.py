@@ -62,7 +62,7 @@ def make_app(*, summaries: bool = False) -> App:
 
 def _shown(value: Any) -> str | None:
     """A default as help shows it; that a flag is off, or nothing given, needs no word."""
-    return None if value is None or isinstance(value, bool) else str(value)
+    return None if value in (None, "") or isinstance(value, bool) else str(value)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -16,8 +16,8 @@ def marked(environment: dict[str, str]) -> dict[str, str]:
 def follow_parent() -> bool:
     """In the child: be killed when the parent dies. False: it died already, so do not start.
 
-    Does nothing where nobody named a parent. The kernel sends the signal, so a SIGKILL of the parent is noticed too; one
-    that died before the kernel was asked shows by its child having another parent.
+    Does nothing where nobody named a parent. The kernel sends the signal, so a SIGKILL of the parent is noticed too; a
+    parent that died before the kernel was asked shows by its child having another one.
     """
     named = os.environ.pop(STARTED_BY, "")
     if not named:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
-from freehold.cli.output import Result
+from freehold.cli.output import Json, Result
 from freehold.client import wallet as wallets
 from freehold.client.home import Home
 from freehold.client.session import Session
@@ -39,7 +39,7 @@ def upgrade(
     rules: int = 2,
     elections: bool = False,
     approvals: Files = None,
-    json: bool = False,
+    json: Json = False,
 ) -> Result:
     """Approve a change of the rules with a validator's key, or send the approvals of more than 2/3 of the power.
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from freehold.base.amounts import format_amount
-from freehold.cli.output import Result, Table
+from freehold.cli.output import Json, Result, Table
 from freehold.client.home import Home
 from freehold.client.session import Session
 from freehold.client.validators import ValidatorRow, ValidatorsView, read_validators
@@ -17,7 +17,7 @@ from freehold.crypto.strkey import encode_account
 T = TypeVar("T")
 
 
-def validators(*, json: bool = False) -> Result:
+def validators(*, json: Json = False) -> Result:
     """Show who votes, who stands for election, their bonds and earnings; verified."""
 
     async def work(session: Session) -> ValidatorsView:

@@ -48,6 +48,7 @@ def test_each_line_of_help_teaches(path: tuple[str, ...]) -> None:
     for line in lines:
         assert re.search(r"[a-z]{2,} [a-z0-9(.]", line.replace("--", "")) or line.startswith("│   "), (path, line)
     assert "[default: False]" not in text
+    assert "[default: ]" not in text
     assert "--no-json" not in text
     assert "--empty-" not in text
 

@@ -125,3 +125,23 @@ def test_deaths_in_turn_lose_nothing_and_halt_without_a_quorum() -> None:
         grid.wait_for(lambda: height(urls[0]) > last + 3, 30)
         agree(grid, urls)
         assert received(grid) >= len(sent)
+
+
+def test_readers_leave_a_validator_that_is_cut_off_with_itself_alone() -> None:
+    with LocalGrid(nodes=2, farms=2, validators=COUNT) as grid:
+        urls = [row["url"] for row in grid.cli("grid", "status")["ledger"]["validators"]]
+        grid.wallet()
+        with sending(grid) as sent:
+            more(grid, sent)
+            # Its HTTP is still reached; its engine has no peer.
+            grid.in_namespace("validator-1", "nft", "add table ip cut")
+            grid.in_namespace("validator-1", "nft", "add chain ip cut in { type filter hook input priority 0; }")
+            grid.in_namespace("validator-1", "nft", "add rule ip cut in tcp dport 26656 drop")
+            grid.in_namespace("validator-1", "nft", "add rule ip cut in tcp sport 26656 drop")
+            at = len(sent)
+            grid.wait_for(lambda: len(sent) >= at + 4 and ask(urls[0], "/v1/status")["halted"], 90)
+            assert ask(urls[0], "/v1/status")["halted"]["code"] == "no_quorum"
+            assert height(urls[0]) + 5 < height(urls[1])
+            grid.in_namespace("validator-1", "nft", "delete table ip cut")
+            agree(grid, urls)
+        assert received(grid) >= len(sent)

@@ -185,7 +185,10 @@ class LedgerClient:
             NotVerifiedError: a header, proof or height does not verify.
         """
         wanted = list(dict.fromkeys(keys))
-        first = await self._read_batch(wanted[:MAX_KEYS], height)
+        for _ in range(self._servers.count):
+            first = await self._read_batch(wanted[:MAX_KEYS], height)
+            if height is not None or not self._servers.judge(first.at.time_ms):
+                break  # else once more, from the next server: when all are old, the ledger itself stands still
         for start in range(MAX_KEYS, len(wanted), MAX_KEYS):
             batch = await self._read_batch(wanted[start : start + MAX_KEYS], first.at.height)
             first.values.update(batch.values)
@@ -202,8 +205,6 @@ class LedgerClient:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
         if height is None and block.header.height < known:
             raise NotVerifiedError("the server answered from an older state than before", code="stale_state")
-        if height is None:
-            self._servers.judge(verified.time_ms)
         values: dict[bytes, bytes | None] = {}
         proofs: dict[bytes, bytes] = {}
         if len(answer.values) != len(keys):
@@ -239,6 +240,7 @@ class LedgerClient:
                     hint="it may still get there: look at its effect before you sign anything anew",
                 )
             await asyncio.sleep(min(COMMIT_POLL_S, left))
+            self._servers.turn(self._servers.url)  # the same bytes elsewhere: this server may be cut off
             answer = await self._post("/v1/tx", body, TxAnswer, timeout_s=max(left, COMMIT_POLL_S))
         if answer.tx_id != tx_id(data).hex():
             raise NotVerifiedError("the server answered for another transaction", code="wrong_tx")

@@ -93,10 +93,21 @@ class Servers:
             self._at = (self._at + 1) % len(self._urls)
             self._is_new = True
 
-    def judge(self, header_time_ms: int) -> None:
-        """Leave a server whose newest header is old: it may be cut off with too few validators to go on."""
-        if self.has_others and self._now_ms() - header_time_ms > self._stale_ms:
+    @property
+    def count(self) -> int:
+        """How many servers there are."""
+        return len(self._urls)
+
+    def judge(self, header_time_ms: int) -> bool:
+        """Leave a server whose newest header is old: it may be cut off with too few validators to go on.
+
+        Returns:
+            Whether the next one should be asked instead.
+        """
+        is_old = self.has_others and self._now_ms() - header_time_ms > self._stale_ms
+        if is_old:
             self.turn(self.url)
+        return is_old
 
     async def exchange(self, method: str, path: str, content: bytes | None, limit_s: float) -> Answer:
         """Ask until a server answers, each one once.

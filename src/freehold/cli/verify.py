@@ -26,6 +26,7 @@ from freehold.crypto.strkey import decode_account
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.trust import Trust, parse_trust
 from freehold.lightclient.servers import wall_ms
+from freehold.lightclient.trusted_chain import Comparison
 
 _LEASE_DIGITS = 64
 _PROOF_MODE = 0o644  # public by its nature
@@ -130,7 +131,18 @@ async def _export(home: Home, trusted: TrustedGenesis, target: str, trust: Trust
             ask = partial(ask_mailboxes, nodes, lambda line: say(f"note: {line}"))
             return await export_proof(session.ledger, trusted, lease_id, ask)
     finally:
+        _say_comparison(session.ledger.comparison)
         await session.close()
+
+
+def _say_comparison(comparison: Comparison | None) -> None:
+    if comparison is None:
+        return
+    asked = comparison.agreed + comparison.behind + comparison.silent + comparison.refused
+    say(
+        f"note: {comparison.agreed} of {asked} other servers show the same block {comparison.height}; "
+        f"{comparison.behind} are behind, {comparison.silent} silent, {comparison.refused} told what does not verify"
+    )
 
 
 def _wallet(home: Home) -> wallets.Wallet | None:

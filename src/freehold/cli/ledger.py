@@ -18,8 +18,9 @@ from freehold.consensus.comet.operators import OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
-from freehold.rpc.config import parse_address
+from freehold.rpc.config import load_home, parse_address
 from freehold.rpc.main import main as run_daemon
+from freehold.rpc.reindex import reindex as rebuild_index
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
 for command in (
@@ -147,6 +148,23 @@ def run(*, home: Path, json: Json = False) -> Result:
     """
     code = run_daemon(["--home", str(home)])
     return Result({"home": str(home), "stopped": True}, "stopped", code)
+
+
+@app.command
+def reindex(*, home: Path, json: Json = False) -> Result:
+    """Make the history of a stopped ledger anew from its blocks.
+
+    Parameters
+    ----------
+    home
+        The ledger's folder.
+    """
+    done = rebuild_index(load_home(home), say)
+    if done is None:
+        text = "the old index is removed; the validator makes it anew from its blocks when it starts"
+    else:
+        text = f"history is made anew: blocks {done[0]} to {done[1]}" if done[1] else "there are no blocks yet"
+    return Result({"home": str(home), "done": done is not None, "heights": done}, text)
 
 
 @app.command

@@ -233,8 +233,7 @@ class Chain:
 
     def committed(self, height: int) -> CommittedBlock | None:
         """A final block, if it is kept."""
-        block, record = self._blocks.block(height), self._blocks.record(height)
-        return None if block is None or record is None else _committed(block, record)
+        return read_committed(self._blocks, height)
 
     @property
     def lowest_height(self) -> int:
@@ -407,6 +406,12 @@ def _record_of(response: FinalizeBlockResponse, mempool_txs: int) -> BlockRecord
     results = list(response.tx_results)
     digest = results_hash([ExecTxResult(code=result.code, data=result.data) for result in results])
     return BlockRecord(FORMAT, response.app_hash, digest, mempool_txs, results)
+
+
+def read_committed(blocks: BlockStore, height: int) -> CommittedBlock | None:
+    """A final block with what it gave, from a block store; None when it is not kept."""
+    block, record = blocks.block(height), blocks.record(height)
+    return None if block is None or record is None else _committed(block, record)
 
 
 def _committed(block: Block, record: BlockRecord) -> CommittedBlock:

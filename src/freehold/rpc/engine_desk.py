@@ -125,7 +125,7 @@ class EngineDesk:
 
     async def block_record(self, height: int) -> BlockRecord:
         """The durable block of a height, from disk."""
-        return _record(await self._engine.block(height))
+        return record_of(await self._engine.block(height))
 
     async def _follow(self) -> None:
         while True:
@@ -147,7 +147,7 @@ class EngineDesk:
         if block.height <= self._told:
             return
         self._told = block.height
-        record = _record(block)
+        record = record_of(block)
         for receive in self._receivers:
             receive(record)
         self._waiters.reached(block.height)
@@ -157,7 +157,8 @@ class EngineDesk:
         self._waiters.fail(error)
 
 
-def _record(block: CommittedBlock) -> BlockRecord:
+def record_of(block: CommittedBlock) -> BlockRecord:
+    """A block as history keeps it."""
     txs = []
     for tx, result in zip(block.txs, block.results, strict=True):
         events = [event_text(event.kind, event.data) for event in result.events]

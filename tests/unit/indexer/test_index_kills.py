@@ -78,6 +78,8 @@ def test_canary_an_index_that_counts_before_it_writes_is_caught(tmp_path):
 
 
 @pytest.mark.long
-def test_many_kills_lose_and_double_nothing(tmp_path):
+def test_twenty_kills_lose_and_double_nothing(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
-    assert kill_many(tmp_path, 40, seed) >= 20
+    # in folders of their own, since what is checked after each kill is all that stands
+    amid = sum(kill_many(tmp_path / str(number), 5, seed + number) for number in range(4))
+    assert amid >= 10, f"writing at {amid} of 20 kills"

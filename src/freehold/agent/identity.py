@@ -16,17 +16,20 @@ from freehold.crypto.box import BoxKey
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.entropy import random_bytes
 from freehold.light.genesis import TrustedGenesis, parse_genesis
+from freehold.light.trust import GENESIS, parse_trust
 
 
 class NodeSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """node.toml: `ledger` is the RPC's URL, `listen` an ip:port, `name` is for people, `dns` is what containers ask.
 
-    The resolvers must be public: a container does not reach the farmer's own network. The default is Quad9.
+    The resolvers must be public: a container does not reach the farmer's own network. The default is Quad9. `trust` is
+    where trust in the ledger begins: genesis, or HEIGHT:HASH where the servers keep no older blocks.
     """
 
     ledger: str
     listen: str
     name: str = "node"
+    trust: str = GENESIS
     dns: tuple[str, ...] = ("9.9.9.9", "149.112.112.112")
 
 
@@ -44,6 +47,7 @@ class NodeHome:
         self.key = PrivateKey.from_seed(self.seed)
         self.box_key = BoxKey.from_seed(_read_key(folder / "box.key"))
         self.settings = _read_settings(folder / "node.toml")
+        self.trust = parse_trust(self.settings.trust)
         self.genesis = _read_genesis(folder / "genesis.json")
 
     @property
@@ -80,7 +84,7 @@ def create_keys(folder: Path) -> tuple[PrivateKey, BoxKey]:
 
 def write_settings(folder: Path, settings: NodeSettings) -> None:
     """Write node.toml."""
-    lines = [f'{name} = "{getattr(settings, name)}"' for name in ("ledger", "listen", "name")]
+    lines = [f'{name} = "{getattr(settings, name)}"' for name in ("ledger", "listen", "name", "trust")]
     (folder / "node.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

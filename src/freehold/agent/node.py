@@ -22,7 +22,6 @@ from freehold.agent.worker import LeaseWorker
 from freehold.base.errors import FreeholdError, RefusedError
 from freehold.crypto import ed25519
 from freehold.ledger.genesis import parse_preset
-from freehold.light.trust import GENESIS_TRUST
 from freehold.lightclient.client import LedgerClient
 from freehold.lightclient.trust_store import TrustStore
 from freehold.protocol.messages import LeaseStatus, LeaseStatusRequest
@@ -61,8 +60,9 @@ class Agent:
         ed25519.self_test()
         home = self.home
         home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = TrustStore(home.data / "light", home.genesis, GENESIS_TRUST)
-        ledger = LedgerClient(home.settings.ledger, home.genesis, timeout_s=self.preset.fence_ms / 2000, store=store)
+        store = TrustStore(home.data / "light", home.genesis, home.trust)
+        limit_s = self.preset.fence_ms / 2000
+        ledger = LedgerClient(home.settings.ledger, home.genesis, timeout_s=limit_s, trust=home.trust, store=store)
         runtime = ContainerRuntime(home.data / "runtime", home.id.hex()[:16])
         for container in await runtime.adopt():
             self._found[bytes.fromhex(container.id)] = container

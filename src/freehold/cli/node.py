@@ -161,7 +161,9 @@ async def _join(
     try:
         await ensure_farm(session, wallet, farm, place)
         key, box = create_keys(folder)
-        settings = NodeSettings(ledger=session.ledger.url, listen=joining.listen, name=folder.name)
+        settings = NodeSettings(
+            ledger=session.ledger.url, listen=joining.listen, name=folder.name, trust=str(session.ledger.trust)
+        )
         write_settings(folder, settings)
         own.write(folder / "genesis.json", own.genesis_path.read_bytes())
         return key.public, await join_grid(session, wallet, key, box, joining)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from comet_process import make_validators
-from ledger_process import FAST, LedgerProcess, account, client_for, status_until
+from ledger_process import FAST, LedgerProcess, account, client_for, genesis_of, status_until
 
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import RefusedError
@@ -61,6 +61,10 @@ async def first_run(home: Path, url: str) -> tuple[int, dict[str, Any]]:
         with pytest.raises(RefusedError) as refused:
             await client.submit(transfer(0, 0, 2 * TOKEN))
         assert refused.value.code == "wrong_nonce"
+        gap = sign_tx("e2e-comet", account(2), 1, FAST.min_fee, outcome.height + 12, Transfer(SINK, TOKEN))
+        with pytest.raises(RefusedError) as refused:
+            await client.submit(gap)  # it waits for a nonce that never comes, until it is too old
+        assert refused.value.code == "tx_invalid" and "expired" in refused.value.message
         await client.ask_faucet(encode_account(b"\x0a" * 32))
         block = await client.light_block(outcome.height + 1)
         before = await client.light_block(outcome.height)
@@ -219,3 +223,21 @@ def test_a_port_in_use_a_folder_in_use_and_a_missing_engine_are_told(tmp_path: P
     with LedgerProcess(home, environment={"XDG_CACHE_HOME": str(tmp_path)}) as without:
         assert without.wait_ended() == 2, without.lines
         assert without.lines[-1]["code"] == "no_engine" and "ledger install" in without.lines[-1]["hint"]
+
+
+def test_peers_of_another_chain_refuse_each_other_and_say_so(tmp_path: Path) -> None:
+    homes = make_validators(tmp_path, 2)
+    change_genesis(homes[1])
+
+    async def halted(home: Path, url: str) -> dict[str, Any]:
+        client = LedgerClient(url, genesis_of(home))
+        try:
+            return dict((await status_until(client, lambda status: status["halted"] is not None))["halted"])
+        finally:
+            await client.close()
+
+    with ExitStack() as stack:
+        daemons = [stack.enter_context(LedgerProcess(home)) for home in homes]
+        for home, daemon in zip(homes, daemons, strict=True):
+            told = asyncio.run(halted(home, daemon.wait_started()))
+            assert told["code"] == "no_quorum" and "peers: 0" in told["message"] and "genesis.json" in told["hint"]

@@ -37,6 +37,11 @@ READ_BACK_BLOCKS: Final = 200
 COMMIT_WAIT_S: Final = 60.0  # callers have limits of their own below this
 RESTORE_WAIT_S: Final = 15.0
 POLL_S: Final = 1.0
+AWAY: Final = "a third or more of the validators' power is away, or cut off from this one: see their status"
+ALONE: Final = (
+    "see that the addresses in validator.toml are reached, that the others run, and that everyone's genesis.json is "
+    "the same document: engines of different chains refuse each other"
+)
 STALL_TICKS: Final = 10  # without a block for so long: the others are away
 
 
@@ -230,7 +235,7 @@ class CometDesk:
             return Halted(
                 "no_quorum",
                 f"no block for {idle_s:.0f} s; connected peers: {self._engine.peers}",
-                "a third or more of the validators' power is away, or cut off from this one: see their status",
+                AWAY if self._engine.peers else ALONE,
             )
         return None
 

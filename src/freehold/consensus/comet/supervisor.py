@@ -23,6 +23,7 @@ FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 5.0
 TAIL_BYTES: Final = 16 * 1024
 MAX_LOG_BYTES: Final = 64 << 20
+LOG_LOOK_S: Final = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +35,24 @@ class Supervisor:
         starts: how often it was started.
     """
 
-    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        *,
+        max_log_bytes: int = MAX_LOG_BYTES,
+        look_s: float = LOG_LOOK_S,
+    ) -> None:
         """Bind the command.
 
         Args:
             command: program and arguments.
-            log_path: takes what the engine prints; begun anew when it has grown above 64 MiB.
+            log_path: takes what the engine prints.
+            max_log_bytes: the log is begun anew when it has grown above this, also while the engine runs.
+            look_s: how often that is looked at.
         """
+        self._max_log_bytes = max_log_bytes
+        self._look_s = look_s
         self._command = list(command)
         self._log_path = log_path
         self._process: asyncio.subprocess.Process | None = None
@@ -91,9 +103,9 @@ class Supervisor:
             await process.wait()
 
     async def _run_once(self) -> int:
-        mode = "ab" if not self._log_path.exists() or self._log_path.stat().st_size < MAX_LOG_BYTES else "wb"
+        self._bound_log()
         environment = {**os.environ, "CMTHOME": str(self._log_path.parent)}
-        with self._log_path.open(mode) as output:
+        with self._log_path.open("ab") as output:  # appending, so that the file may be cut under the engine
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -104,7 +116,22 @@ class Supervisor:
             )
         self.starts += 1
         log.info("the engine runs as process %d", self._process.pid)
-        return await self._process.wait()
+        bounding = asyncio.create_task(self._keep_log_bounded())
+        try:
+            return await self._process.wait()
+        finally:
+            bounding.cancel()
+            await asyncio.gather(bounding, return_exceptions=True)
+
+    async def _keep_log_bounded(self) -> None:
+        while True:
+            await asyncio.sleep(self._look_s)
+            self._bound_log()
+
+    def _bound_log(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if self._log_path.stat().st_size > self._max_log_bytes:
+                os.truncate(self._log_path, 0)
 
     def _tail(self) -> str:
         try:

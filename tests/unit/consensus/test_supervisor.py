@@ -1,0 +1,62 @@
+"""The engine's supervisor, over small children: started again, stopped, its log bounded while it runs."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+
+from freehold.consensus.comet.supervisor import Supervisor
+
+LIMIT_S = 20.0
+
+
+def supervise(supervisor: Supervisor, work: Callable[[], Awaitable[None]]) -> None:
+    async def go() -> None:
+        task = asyncio.create_task(supervisor.run())
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await work()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert supervisor.pid is None
+
+    asyncio.run(go())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def test_a_killed_child_is_started_again_and_stopped_at_the_end(tmp_path: Path) -> None:
+    supervisor = Supervisor(["sleep", "1000"], tmp_path / "log")
+    pids = []
+
+    async def work() -> None:
+        for starts in (1, 2):
+            await until(lambda starts=starts: supervisor.starts == starts)  # type: ignore[misc]
+            pids.append(supervisor.pid)
+            os.kill(int(supervisor.pid or 0), signal.SIGKILL)
+        await until(lambda: supervisor.starts == 3)
+
+    supervise(supervisor, work)
+    assert len(set(pids)) == 2
+
+
+def test_the_log_is_cut_under_a_child_that_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    command = ["sh", "-c", "while :; do echo a line of the engine; sleep 0.001; done"]
+    supervisor = Supervisor(command, path, max_log_bytes=2_000, look_s=0.02)
+    sizes = [0]
+
+    async def work() -> None:
+        while sum(later < before for before, later in pairwise(sizes)) < 3:
+            sizes.append(path.stat().st_size if path.exists() else 0)
+            await asyncio.sleep(0.005)
+
+    supervise(supervisor, work)
+    assert supervisor.starts == 1
+    assert b"\0" not in path.read_bytes()  # appended: no hole where the cut part was

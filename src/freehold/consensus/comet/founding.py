@@ -58,11 +58,12 @@ def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card], *, rpc: st
         rpc: `ip:port` of the HTTP face, written into ledger.toml where there is none.
 
     Raises:
-        InvalidInputError: genesis does not name this home's validator, or the home has another one.
+        InvalidInputError: genesis does not name this home's validator and elects none, or the home has another one.
         StorageError: a file cannot be written.
     """
     own, document = home.card(), parse_genesis(genesis)
-    if own.validator_key not in {member.pub_key.ed25519 for member in document.validators.validators}:
+    founders = {member.pub_key.ed25519 for member in document.validators.validators}
+    if own.validator_key not in founders and document.app_state.get("elections") is None:
         raise InvalidInputError(
             f"genesis of {document.chain_id} does not name validator {own.validator[:16]}",
             code="not_a_validator",

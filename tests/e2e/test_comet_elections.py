@@ -1,0 +1,160 @@
+"""Elections on the real engine: a newcomer follows, bonds, is elected, proposes; a set that changes at an era's end."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+from comet_process import free_port
+from ledger_process import FAST, FAUCET, LedgerProcess, account
+from msgspec.structs import replace
+
+from freehold.base.amounts import TOKEN
+from freehold.base.presets import MINIMAL_ELECTIONS
+from freehold.client.session import sign_tx
+from freehold.consensus.comet.client import CometClient
+from freehold.consensus.comet.founding import genesis_of, settle
+from freehold.consensus.comet.operators import OperatorHome
+from freehold.consensus.ledger_application import LedgerApplication
+from freehold.ledger.bonds import validator_address
+from freehold.ledger.genesis import app_state_document
+from freehold.ledger.genesis_elections import GenesisBond
+from freehold.ledger.keys import bond_key
+from freehold.ledger.records import ValidatorBond
+from freehold.ledger.state import read
+from freehold.ledger.transactions import Bond, validator_possession_bytes
+
+CHAIN = "e2e-elections"
+VALIDATORS = 3
+LIMIT_S = 60.0
+ELECTED = replace(MINIMAL_ELECTIONS, era_epochs=4)  # eight seconds
+
+
+def found(folder: Path) -> list[OperatorHome]:
+    """Three validators with bonds, and one more operator who only has the genesis document."""
+    homes = [OperatorHome(folder / f"v{index}") for index in range(VALIDATORS + 1)]
+    cards = [home.make_keys(f"v{index}", f"127.0.0.1:{free_port()}") for index, home in enumerate(homes)]
+    bonds = [
+        GenesisBond(card.validator_key, account(index).public, 200 * TOKEN, *_vrf(homes[index]))
+        for index, card in enumerate(cards[:VALIDATORS])
+    ]
+    state = app_state_document(
+        FAST,
+        [],
+        [],
+        faucet=FAUCET.public,
+        accounts={account(n).public: 1_000 * TOKEN for n in range(VALIDATORS + 1)},
+        elections=ELECTED,
+        bonds=bonds,
+    )
+    document = genesis_of(cards[:VALIDATORS], CHAIN, state, time_ms=time.time_ns() // 1_000_000)
+    for home in homes:
+        settle(home, document, cards, rpc="127.0.0.1:0")
+    return homes
+
+
+def _vrf(home: OperatorHome) -> tuple[bytes, ...]:
+    return ()
+
+
+async def until(client: CometClient, height: int) -> int:
+    async with asyncio.timeout(LIMIT_S):
+        while (now := (await client.status()).height) < height:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return now
+
+
+async def members_at(client: CometClient, height: int) -> dict[bytes, int]:
+    """Who signs the block of a height, as the engine has it."""
+    members = (await client.validators(height)).validators
+    return {one.pub_key.ed25519: one.voting_power for one in members}
+
+
+async def run(homes: list[OperatorHome]) -> None:
+    late, owner = homes[-1], account(VALIDATORS)
+    key = late.validator_key()
+    async with AsyncExitStack() as stack:
+        clients = []
+        for home in homes:
+            clients.append(await stack.enter_async_context(CometClient(home.rpc_socket)))
+        await until(clients[0], 2)
+        vrf_key = b"".join(_vrf(late))
+        possession = key.sign(validator_possession_bytes(CHAIN, key.public, owner.public, vrf_key))
+        body = Bond(key.public, vrf_key, possession, 300 * TOKEN)
+        code, log = await clients[0].submit(sign_tx(CHAIN, owner, 0, FAST.min_fee, 5_000, body))
+        assert code == 0, log
+        height = 0
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                height = await until(clients[0], height + 1)
+                members = await members_at(clients[0], height)
+                if key.public in members:
+                    break
+        assert members == {home.validator_key().public: 200 for home in homes[:VALIDATORS]} | {key.public: 200}
+        proposers = set()
+        async with asyncio.timeout(LIMIT_S):
+            while validator_address(key.public) not in proposers:
+                height = await until(clients[0], height + 1)
+                light = await clients[0].light_block(height, late.genesis())
+                proposers.add(light.header.proposer_address)
+        height = await until(clients[-1], height)
+        hashes = {(await client.final_block(height)).app_hash for client in clients}
+        assert len(hashes) == 1
+
+
+def clone(home: OperatorHome, folder: Path, homes: list[OperatorHome]) -> OperatorHome:
+    """A second machine with a validator's key, an identity of its own among its peers, and no memory of its votes."""
+    twin = OperatorHome(folder)
+    folder.mkdir()
+    for path in home.folder.glob("*.key"):
+        if path.name != "p2p.key":
+            (folder / path.name).write_bytes(path.read_bytes())
+            (folder / path.name).chmod(0o600)
+    twin.make_keys("twin", f"127.0.0.1:{free_port()}")
+    settle(twin, home.genesis_path.read_bytes(), [other.card() for other in homes], rpc="127.0.0.1:0")
+    return twin
+
+
+async def until_removed(home: OperatorHome, guilty: bytes) -> None:
+    async with CometClient(home.rpc_socket) as client, asyncio.timeout(LIMIT_S):
+        height = await until(client, 1)
+        while guilty in await members_at(client, height):
+            height = await until(client, height + 1)
+        await until(client, height + 3)  # the chain goes on without it
+
+
+def test_two_machines_with_one_key_vote_twice_and_lose_seat_and_bond(tmp_path: Path) -> None:
+    homes = found(tmp_path)
+    with ExitStack() as stack:
+
+        def start(home: OperatorHome) -> None:
+            daemon = stack.enter_context(LedgerProcess(home.folder))
+            stack.callback(daemon.stop)
+            daemon.wait_started()
+
+        for home in homes:
+            start(home)
+        start(clone(homes[0], tmp_path / "twin", homes))
+        guilty = homes[0].validator_key().public
+        asyncio.run(until_removed(homes[1], guilty))
+    application = LedgerApplication.open(homes[1].data, homes[1].genesis(), None)
+    bond = read(application.state, bond_key(guilty), ValidatorBond)
+    application.close()
+    assert bond is not None
+    assert bond.is_removed
+    assert bond.stake < 200 * TOKEN
+
+
+def test_a_newcomer_bonds_is_elected_and_proposes(tmp_path: Path) -> None:
+    homes = found(tmp_path)
+    daemons = [LedgerProcess(home.folder) for home in homes]
+    try:
+        for daemon in daemons:
+            daemon.wait_started()
+        asyncio.run(run(homes))
+    finally:
+        for daemon in daemons:
+            daemon.process.terminate()
+        for daemon in daemons:
+            daemon.wait_ended()
+            daemon.close()

@@ -9,20 +9,23 @@ from engine_fixtures import GENESIS_MS, VALIDATOR
 
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import FreeholdError, LocalProtocolError
-from freehold.base.presets import MINIMAL, MINIMAL_ELECTIONS
+from freehold.base.presets import MAINNET_ELECTIONS, MINIMAL, MINIMAL_ELECTIONS
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, AbciValidator, CommitInfo, VoteInfo
 from freehold.consensus.abci.service import AbciService
 from freehold.consensus.block_store import BlockStore
 from freehold.consensus.chain import Chain
+from freehold.consensus.comet.founding import bonds_of, genesis_of
+from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.ledger_application import LedgerApplication
 from freehold.consensus.signing import SignerState
 from freehold.crypto.ed25519 import PrivateKey
+from freehold.crypto.strkey import encode_account
 from freehold.ledger import keys, rules
 from freehold.ledger.bonds import validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.execute import beacon_tx
-from freehold.ledger.genesis import app_state_document
+from freehold.ledger.genesis import app_state_document, initial_state
 from freehold.ledger.genesis_elections import GenesisBond
 from freehold.ledger.records import Account, Elections, Params, Totals, ValidatorBond
 from freehold.ledger.state import read
@@ -256,3 +259,20 @@ def test_an_engine_that_follows_the_elections_is_understood_also_after_a_restart
     assert elections is not None
     assert elections.is_elected
     comet.app.close()
+
+
+def test_the_engine_takes_evidence_as_long_as_bonds_are_liable(tmp_path: Path) -> None:
+    home = OperatorHome(tmp_path / "v0")
+    card = home.make_keys("v0", "127.0.0.1:26656", encode_account(FAUCET.public))
+    state = app_state_document(
+        MINIMAL, [], [], elections=MAINNET_ELECTIONS, bonds=bonds_of([card], MAINNET_ELECTIONS.min_bond)
+    )
+    genesis = parse_genesis(genesis_of([card], CHAIN, state, time_ms=GENESIS_MS))
+    assert genesis.params.evidence_max_age_ns == MAINNET_ELECTIONS.unbonding_ms * 1_000_000
+    assert genesis.params.evidence_max_age_blocks == MAINNET_ELECTIONS.unbonding_blocks
+    first = initial_state(genesis.app_state, CHAIN, GENESIS_MS, [(card.validator_key, 10)])
+    bond = read(first, keys.bond_key(card.validator_key), ValidatorBond)
+    assert bond is not None
+    assert (bond.owner, bond.vrf_key) == (FAUCET.public, card.vrf_member.vrf_key)
+    with pytest.raises(FreeholdError):
+        home.make_keys("v0", "127.0.0.1:26656", "no account")

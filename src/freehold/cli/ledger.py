@@ -7,13 +7,14 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from freehold.base.amounts import TOKEN
 from freehold.base.errors import InvalidInputError
-from freehold.base.presets import PRESETS
+from freehold.base.presets import ELECTIONS, PRESETS
 from freehold.cli import bonds, upgrades, validators
 from freehold.cli.output import Json, Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
-from freehold.consensus.comet.founding import genesis_of, settle
+from freehold.consensus.comet.founding import bonds_of, genesis_of, settle
 from freehold.consensus.comet.operators import OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
@@ -34,6 +35,8 @@ for command in (
 ):
     app.command(command)
 
+FIRST_BOND = 1_000 * TOKEN  # of each founder that names an owner, unless the least bond is higher
+
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 
 
@@ -48,7 +51,7 @@ def install(*, json: Json = False) -> Result:
 
 
 @app.command
-def keys(*, home: Path, name: str, address: str, json: Json = False) -> Result:
+def keys(*, home: Path, name: str, address: str, owner: str = "", json: Json = False) -> Result:
     """Make a validator's keys in its home, and the public card that the other operators need.
 
     Parameters
@@ -59,8 +62,10 @@ def keys(*, home: Path, name: str, address: str, json: Json = False) -> Result:
         A short word for people.
     address
         The ip:port at which its peers reach it; public.
+    owner
+        The account (G...) that holds its bond in a new chain; it earns the validator's share of fees.
     """
-    card = OperatorHome(home).make_keys(name, address)
+    card = OperatorHome(home).make_keys(name, address, owner)
     text = f"validator {card.validator}\ncard {home / 'operator.json'}\nnext: send the card to whoever makes genesis"
     return Result(msgspec.to_builtins(card) | {"home": str(home)}, text)
 
@@ -119,8 +124,12 @@ def init(
                 f"unknown preset {preset[:40]!r}", code="bad_preset", hint=f"use one of {', '.join(sorted(PRESETS))}"
             )
         rich = decode_account(faucet) if faucet is not None else None
-        state = app_state_document(PRESETS[preset], [], [], faucet=rich)
         everyone = cards if card in cards else [card, *cards]
+        elections = ELECTIONS[preset]
+        amount = max(elections.min_bond, FIRST_BOND)
+        state = app_state_document(
+            PRESETS[preset], [], [], faucet=rich, elections=elections, bonds=bonds_of(everyone, amount)
+        )
         document = genesis_of(everyone, chain_id or f"freehold-{random_bytes(4).hex()}", state)
     trusted = settle(own, document, cards, rpc=listen)
     count = len(trusted.validators.validators)

@@ -8,7 +8,7 @@ from typing import Any
 
 from freehold.agent.identity import NodeSettings, create_keys, write_settings
 from freehold.base.errors import InvalidInputError, RefusedError
-from freehold.base.presets import PRESETS
+from freehold.base.presets import ELECTIONS, PRESETS
 from freehold.client import wallet as wallets
 from freehold.client.home import Home, Settings
 from freehold.client.joining import Joining, join
@@ -62,6 +62,7 @@ def found(layout: GridLayout) -> None:
             nodes,
             faucet=faucets[0].public,
             accounts={key.public: FAUCET_BALANCE for key in faucets[1:]},
+            elections=ELECTIONS[layout.preset] if layout.validators else None,
         )
 
     if layout.validators:

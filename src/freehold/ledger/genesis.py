@@ -37,6 +37,7 @@ SUPPLY = 10_000_000 * TOKEN
 FARM_BALANCE = 10_000 * TOKEN
 FAUCET_BALANCE = 1_000_000 * TOKEN
 NODE_PURSE = 10 * TOKEN
+OWNER_PURSE = 10 * TOKEN  # left to a validator's owner beside its bonds
 _MAX_VALIDATORS = 1_000
 _MAX_DURATION_MS = 3_660 * 86_400_000
 _BEACON_RING = 60  # of 64 heights kept, with room: a challenge's witnesses are drawn within its verdict window
@@ -151,13 +152,14 @@ def app_state_document(
         faucet: an account with 1,000,000 tokens.
         accounts: further balances, in 10^-7 token.
         elections: how validators are elected (then the ledger begins with rule-set 2); None: those of genesis stay.
-        bonds: of validators of genesis; each owner gets 10,000 tokens, as a farm does, or what the bond needs.
+        bonds: of validators of genesis; each owner gets 10,000 tokens, as a farm does, or what its bonds need.
         vrf: every validator's VRF key (then votes carry the beacon); None: the proposer signs it.
     """
     balances = {farm.owner: FARM_BALANCE for farm in farms}
-    for bond in bonds or []:
-        least = bond.bond + 2 * preset.record_deposit
-        balances[bond.owner] = max(balances.get(bond.owner, 0), FARM_BALANCE, least)
+    for owner in sorted({bond.owner for bond in bonds or []}):
+        amounts = [bond.bond + preset.record_deposit for bond in bonds or [] if bond.owner == owner]
+        least = sum(amounts) + preset.record_deposit + OWNER_PURSE
+        balances[owner] = max(balances.get(owner, 0), FARM_BALANCE, least)
     if faucet is not None:
         balances[faucet] = balances.get(faucet, 0) + FAUCET_BALANCE
     for account, amount in (accounts or {}).items():

@@ -8,20 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger_grid import CHAIN, FEE, GENESIS_MS, Grid, Key, preset_with, verify
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from freehold.base.amounts import MAX_AMOUNT, TOKEN
 from freehold.base.codec import encode
-from freehold.base.errors import InvariantError
+from freehold.base.errors import InvalidInputError, InvariantError
 from freehold.base.presets import MAINNET_ELECTIONS, MINIMAL_ELECTIONS, ElectionPreset
 from freehold.ledger import keys
 from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.elections import elect, owner_limit
 from freehold.ledger.execute import BlockInput, beacon_tx, check_proposal
+from freehold.ledger.genesis import app_state_document, initial_state
+from freehold.ledger.genesis_elections import GenesisBond, parse_elections
 from freehold.ledger.invariants import check_state
 from freehold.ledger.records import Candidates, Elections, Unbonding, ValidatorAddress, ValidatorBond, ValidatorSets
 from freehold.ledger.slashing import MisbehaviorKind
+from freehold.ledger.state import decode_record
 from freehold.ledger.transactions import (
     AddBond,
     ClaimFees,
@@ -488,3 +491,59 @@ def test_a_set_above_the_cap_is_noticed(grid: Grid) -> None:
     grid.state[key] = encode(replace(grid.need(key, ValidatorBond), power=150))
     with pytest.raises(InvariantError, match="power_within_cap"):
         check_state(grid.state)
+
+
+# -- genesis ------------------------------------------------------------------------------------------------------
+
+
+def genesis_state(bonds: list[GenesisBond], elections: ElectionPreset = ELECTED, **edits: Any) -> dict[bytes, bytes]:
+    document = app_state_document(preset_with(), [], [], elections=elections, bonds=bonds)
+    document["elections"] |= edits
+    document |= {"rules": edits["rules"]} if "rules" in edits else {}
+    document["elections"].pop("rules", None)
+    members = [(Key(f"validator-{number}").public, 10) for number in range(4)]
+    return initial_state(document, CHAIN, GENESIS_MS, members)
+
+
+def genesis_bonds(amount: int = 20_000 * TOKEN) -> list[GenesisBond]:
+    return [GenesisBond(Key(f"validator-{number}").public, Key("one-owner").public, amount) for number in range(4)]
+
+
+def test_one_owner_may_bond_several_validators_of_genesis() -> None:
+    state = genesis_state(genesis_bonds())
+    check_state(state)
+    elections = decode_record(state[keys.ELECTIONS], Elections)
+    assert (elections.power, elections.is_elected) == (40, False)
+
+
+@pytest.mark.parametrize(
+    ("bonds", "edits"),
+    [
+        ([GenesisBond(Key("stranger").public, Key("o").public, 200 * TOKEN)], {}),
+        ([*genesis_bonds(), genesis_bonds()[0]], {}),
+        (genesis_bonds(TOKEN), {}),
+        ([], {"values": {}}),
+        ([], {"values": asdict(ELECTED) | {"more": 1}}),
+        ([], {"values": asdict(replace(ELECTED, seats=0))}),
+        ([], {"values": asdict(replace(ELECTED, seats=129, max_candidates=129))}),
+        ([], {"values": asdict(replace(ELECTED, max_candidates=7))}),
+        ([], {"values": asdict(replace(ELECTED, min_bond=1))}),
+        ([], {"values": asdict(replace(ELECTED, min_owners=9))}),
+        ([], {"values": asdict(replace(ELECTED, cap_permill=0))}),
+        ([], {"values": asdict(replace(ELECTED, era_epochs=0))}),
+        ([], {"values": asdict(replace(ELECTED, unbonding_ms=0))}),
+        ([], {"values": asdict(replace(ELECTED, unbonding_blocks=0))}),
+        ([], {"values": asdict(replace(ELECTED, fee_permill=1_001))}),
+        ([], {"values": asdict(replace(ELECTED, duplicate_vote_permill=-1))}),
+        ([], {"rules": 1}),
+    ],
+)
+def test_what_a_genesis_with_elections_refuses(bonds: list[GenesisBond], edits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        genesis_state(bonds, **edits)
+    assert caught.value.code == "bad_genesis"
+
+
+def test_the_presets_can_elect() -> None:
+    for preset in (MINIMAL_ELECTIONS, MAINNET_ELECTIONS):
+        assert parse_elections(asdict(preset)) == preset

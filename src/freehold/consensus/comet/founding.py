@@ -4,10 +4,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from freehold.base.errors import InvalidInputError
 from freehold.consensus.comet.operators import Card, OperatorHome, Settings
 from freehold.consensus.storage import write_file
+from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis_beacon import vrf_document
+from freehold.ledger.genesis_elections import GenesisBond, parse_elections
 from freehold.light.genesis import ConsensusParams, TrustedGenesis, genesis_document, parse_genesis
 from freehold.light.types import Timestamp
 
@@ -44,7 +48,34 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
         genesis_time=Timestamp.from_ms(now),
         validators=[(card.validator_key, POWER, card.name) for card in sorted(cards, key=lambda card: card.validator)],
         app_state=app_state | {"vrf": vrf_document([card.vrf_member for card in cards])},
-        params=ConsensusParams(vote_extensions_enable_height=1),
+        params=_params(app_state),
+    )
+
+
+def bonds_of(cards: Sequence[Card], amount: int) -> list[GenesisBond]:
+    """Give the bonds with which a new chain begins: of each operator that named an owner.
+
+    Args:
+        cards: of all its validators.
+        amount: of each bond, in 10^-7 token.
+    """
+    return [
+        GenesisBond(card.validator_key, decode_account(card.owner), amount, card.vrf_member.vrf_key)
+        for card in cards
+        if card.owner
+    ]
+
+
+def _params(app_state: dict[str, Any]) -> ConsensusParams:
+    """The engine takes evidence for as long as bonds are liable for it."""
+    params = ConsensusParams(vote_extensions_enable_height=1)
+    if app_state.get("elections") is None:
+        return params
+    preset = parse_elections(app_state["elections"]["values"])
+    return replace(
+        params,
+        evidence_max_age_ns=preset.unbonding_ms * 1_000_000,
+        evidence_max_age_blocks=preset.unbonding_blocks,
     )
 
 

@@ -22,6 +22,7 @@ from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.hashing import sha256
+from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis_beacon import GenesisVrf, is_possessed, prove_possession
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
 
@@ -40,6 +41,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         possession: that key's proof over the validator's, hex.
         peer: the engine's id among its peers, hex of 20 bytes.
         address: `ip:port` of its engine; public.
+        owner: the account (G...) that bonds it in a new chain; empty for none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     possession: str
     peer: str
     address: str
+    owner: str = ""
 
     @property
     def validator_key(self) -> bytes:
@@ -118,12 +121,13 @@ class OperatorHome:
         """ledger.toml: where the HTTP face listens, and its limits."""
         return self.folder / "ledger.toml"
 
-    def make_keys(self, name: str, address: str) -> Card:
+    def make_keys(self, name: str, address: str, owner: str = "") -> Card:
         """Make what is missing of the keys and give the public card; keys that are there are kept.
 
         Args:
             name: lower-case letters, digits and dashes.
             address: `ip:port`.
+            owner: the account (G...) that bonds it in a new chain.
 
         Raises:
             InvalidInputError: a malformed name, address or key file.
@@ -134,6 +138,8 @@ class OperatorHome:
                 f"{name[:40]!r} is no name", code="bad_name", hint="use lower-case letters, digits and dashes"
             )
         check_address(address)
+        if owner:
+            decode_account(owner)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -144,7 +150,7 @@ class OperatorHome:
         validator = self.validator_key().public
         vrf = prove_possession(self.vrf_key(), validator)
         peer = peer_id(self.peer_key().public)
-        card = Card(name, validator.hex(), vrf.vrf_key.hex(), vrf.possession.hex(), peer, address)
+        card = Card(name, validator.hex(), vrf.vrf_key.hex(), vrf.possession.hex(), peer, address, owner)
         write_file(self.folder / "operator.json", msgspec.json.encode(card) + b"\n")
         return card
 
@@ -246,6 +252,8 @@ def read_card(path: Path) -> Card:
         )
     _check_peer(card.peer)
     check_address(card.address)
+    if card.owner:
+        decode_account(card.owner)
     return card
 
 

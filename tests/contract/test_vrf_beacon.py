@@ -54,7 +54,7 @@ def test_four_agree_over_fifty_heights_while_one_withholds(tmp_path: Path) -> No
         assert len({member.beacon(height) for member in chain.members}) == 1
         absent.update(n for n, vote in enumerate(chain.votes) if vote.block_id_flag == BlockIDFlag.ABSENT)
     assert len({chain.members[0].beacon(height) for height in range(1, 51)}) == 50
-    # what withholding costs: its votes, all of them, and nobody else's; the chain loses nothing
+    # what withholding costs: its part in each decision, and nobody else anything
     assert absent == {2: 40}
     chain.close()
 

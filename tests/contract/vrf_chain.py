@@ -1,7 +1,7 @@
 """Several validators of one ledger with VRF keys, each an application of its own, driven as CometBFT drives them.
 
 There is no engine here: a height is decided by whoever proposes, the test hands the votes around, and a vote whose
-extension an application refuses is in nobody's commit, as with the engine.
+extension an application refuses is in nobody's commit, as with the engine when it comes in time.
 """
 
 import json

@@ -87,9 +87,8 @@ def test_one_that_withholds_gains_nothing_and_stops_nobody(tmp_path: Path) -> No
     """Its votes are in some commits nevertheless: the engine asks nobody about one that comes after the decision."""
     rows, address, place = run(tmp_path, "withhold")
     absent = sum(address in row.absent for row in rows)
-    print(
-        f"withheld: {len(rows)} blocks, {pace(rows):.0f} ms each, absent from {absent} commits, rounds {[row.round for row in rows]}"
-    )
+    rounds = [row.round for row in rows]
+    print(f"withheld: {len(rows)} blocks, {pace(rows):.0f} ms each, absent from {absent} commits, rounds {rounds}")
     assert all(place not in row.places and len(row.places) == 3 for row in rows)
     assert any(row.proposer == address for row in rows)  # its own proposals are as good as others'
 

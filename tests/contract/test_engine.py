@@ -24,7 +24,8 @@ from freehold.consensus.timing import Clock, Pace
 from freehold.consensus.waiters import QUEUE_BLOCKS, Subscription
 from freehold.crypto.hashing import sha256
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
-from freehold.light.verify import verify_light_block
+from freehold.light.skipping import verify_hop
+from freehold.light.trust import GENESIS_TRUST, trust_bounds, trust_genesis
 
 QUICK = Pace(tick_ms=40, min_block_gap_ms=5)
 SLOW = Pace(tick_ms=3_600_000, min_block_gap_ms=1)  # blocks on demand alone, but for the first
@@ -68,7 +69,10 @@ def test_an_acknowledged_transaction_is_final_and_soon_provable(tmp_path: Path) 
             # no more transactions come, and yet the next block does: it holds the app hash
             await block_at(blocks, done.height + 1)
             read = await engine.read([b"kv/x", b"kv/none"])
-            verified = verify_light_block(read.light_block, make_genesis())
+            genesis = make_genesis()
+            bounds = trust_bounds(GENESIS_TRUST, genesis)
+            verified = verify_hop(trust_genesis(genesis), read.light_block, bounds, None).verified
+            assert verified is not None
             assert verified.height == read.height + 1 >= done.height + 1
             present, absent = (CommitmentProof.decode(value.proof) for value in read.values)
             verify_existence(SMT, verified.app_hash, b"kv/x", b"1", present)

@@ -1,10 +1,8 @@
-"""Verification of commits and light blocks.
+"""Verification of commits: did more than two thirds of a validator set sign this block?
 
-Rule-set 1: one fixed validator set, that of genesis. A header signed by more than two thirds of its power is accepted
-at any height, so a proof needs no chain of headers. Assumes that no two thirds of these validators sold their keys.
-Sets that change are verified hop by hop in `freehold.light.skipping`, which shares `verify_commit`: it takes any set.
+Which set may be asked is for `freehold.light.skipping`: it leads from what is trusted to any height, hop by hop.
 
-Spec: docs/spec/light-client.md. Source: CometBFT types/validation.go `VerifyCommit`, light/verifier.go.
+Spec: docs/spec/light-client.md. Source: CometBFT types/validation.go `VerifyCommit`.
 """
 
 from enum import StrEnum
@@ -14,16 +12,12 @@ import msgspec
 
 from freehold.base.errors import NotVerifiedError
 from freehold.crypto import ed25519
-from freehold.light.genesis import TrustedGenesis
-from freehold.light.headers import address_of, header_hash, precommit_sign_bytes, sort_validators, validators_hash
+from freehold.light.headers import address_of, precommit_sign_bytes, sort_validators
 from freehold.light.types import (
-    ADDRESS_BYTES,
-    BLOCK_PROTOCOL,
     BlockID,
     BlockIDFlag,
     Commit,
     Header,
-    LightBlock,
     ValidatorSet,
 )
 
@@ -152,61 +146,6 @@ def verify_commit(
     if power * 3 <= total * 2:
         _refuse(Refusal.NOT_ENOUGH_POWER, f"{power} of {total} power signed, more than two thirds are needed")
     return Signers(count, len(members), power, total)
-
-
-def verify_light_block(
-    light_block: LightBlock, trusted: TrustedGenesis, now_ms: int | None = None, *, allowance_ms: int = 0
-) -> VerifiedHeader:
-    """Check a light block against genesis, by rule-set 1.
-
-    Args:
-        light_block: what is checked.
-        trusted: where trust comes from.
-        now_ms: the reader's clock; None when there is none to trust (offline).
-        allowance_ms: how far a header may be ahead of that clock (D of the preset).
-
-    Raises:
-        NotVerifiedError: with a `Refusal` as code.
-    """
-    header, commit = light_block.signed_header.header, light_block.signed_header.commit
-    _check_header(header, trusted)
-    if now_ms is not None and header.time.ms > now_ms + allowance_ms:
-        _refuse(
-            Refusal.HEADER_FROM_FUTURE,
-            f"header {header.height} is {header.time.ms - now_ms} ms ahead of this machine's clock",
-            hint="set the clock of this machine",
-        )
-    _check_fixed_set(light_block, trusted)
-    digest = header_hash(header)
-    if digest != commit.block_id.hash:
-        _refuse(Refusal.BAD_HEADER_HASH, f"the commit is not for the header of height {header.height}")
-    signers = verify_commit(trusted.chain_id, light_block.validator_set, commit.block_id, header.height, commit)
-    return VerifiedHeader(header, digest, signers)
-
-
-def _check_header(header: Header, trusted: TrustedGenesis) -> None:
-    if header.chain_id != trusted.chain_id:
-        _refuse(
-            Refusal.WRONG_CHAIN,
-            f"the header is of chain {header.chain_id!r}, genesis of {trusted.chain_id!r}",
-            hint="use the genesis file of the grid that made this",
-        )
-    if header.version.block != BLOCK_PROTOCOL or len(header.proposer_address) != ADDRESS_BYTES:
-        _refuse(Refusal.BAD_HEADER, "the header has another block version, or no proposer")
-    if header.height < trusted.initial_height or header.time.ms < trusted.genesis_time_ms:
-        _refuse(Refusal.HEADER_BEFORE_GENESIS, f"header {header.height} is older than genesis")
-
-
-def _check_fixed_set(light_block: LightBlock, trusted: TrustedGenesis) -> None:
-    header, members = light_block.header, light_block.validator_set.validators
-    expected = trusted.validators_hash
-    if header.validators_hash != expected or header.next_validators_hash != expected:
-        _refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {header.height} names other validators than genesis")
-    if validators_hash(members) != expected:
-        _refuse(Refusal.VALIDATOR_SET_MISMATCH, "the light block brings other validators than genesis")
-    proposer = light_block.validator_set.proposer
-    if not any(proposer.address == member.address and proposer.pub_key == member.pub_key for member in members):
-        _refuse(Refusal.BAD_VALIDATOR_SET, "the proposer is no member of the validator set")
 
 
 def _refuse(reason: Refusal, message: str, *, hint: str = "") -> NoReturn:

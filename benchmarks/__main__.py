@@ -19,6 +19,7 @@ from benchmarks import (
     ledger_bytes,
     ledger_transfers,
     light_hop,
+    state_sync,
     state_tree,
 )
 from benchmarks.rows import Row
@@ -28,6 +29,7 @@ Run = Callable[[], Iterable[Row]]
 FULL: dict[str, Run] = {
     "ledger.transfers": ledger_transfers.run,
     "state": state_tree.run,
+    "sync": state_sync.run,
     "light.hop": light_hop.run,
     "index": history_index.run,
     "lease.start": lease_start.run,
@@ -40,6 +42,7 @@ QUICK: dict[str, Run] = {
     **FULL,
     "ledger.transfers": lambda: ledger_transfers.run(accounts=10_000, blocks=5),
     "state": lambda: state_tree.run((10_000,)),
+    "sync": lambda: state_sync.run(50_000),
     "index": lambda: history_index.run(5),
     "light.hop": lambda: light_hop.run(signatures=1_000),
     "lease.start": lambda: lease_start.run(rounds=5),

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import InvalidInputError
 from freehold.base.presets import ELECTIONS, PRESETS
-from freehold.cli import bonds, upgrades, validators
+from freehold.cli import bonds, snapshots, upgrades, validators
 from freehold.cli.output import Json, Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
@@ -34,6 +34,8 @@ for command in (
     upgrades.upgrade,
 ):
     app.command(command)
+app.command(snapshots.app)
+app.command(snapshots.rollback)
 
 FIRST_BOND = 1_000 * TOKEN  # of each founder that names an owner, unless the least bond is higher
 
@@ -82,6 +84,8 @@ def init(
     chain_id: str = "",
     faucet: str | None = None,
     rpc: str = "127.0.0.1:4600",
+    state_sync: str = "",
+    trust: str = "",
     json: Json = False,
 ) -> Result:
     """Set up a validator's home: for a new chain, made from the operators' cards, or for the chain of a document.
@@ -106,6 +110,11 @@ def init(
         An account (G...) that holds 1,000,000 tokens in a new chain.
     rpc
         The ip:port at which wallets, agents and browsers ask this validator over HTTP.
+    state_sync
+        HTTP faces of two running validators of different operators (http://ip:port,http://ip:port): begin with a
+        peer's snapshot of the state instead of all blocks.
+    trust
+        HEIGHT:HASH of a recent header, from somebody whom you trust; with --state-sync.
     """
     listen = str(parse_address(rpc))
     own = OperatorHome(home)
@@ -131,7 +140,7 @@ def init(
             PRESETS[preset], [], [], faucet=rich, elections=elections, bonds=bonds_of(everyone, amount)
         )
         document = genesis_of(everyone, chain_id or f"freehold-{random_bytes(4).hex()}", state)
-    trusted = settle(own, document, cards, rpc=listen)
+    trusted = settle(own, document, cards, rpc=listen, state_sync=[*filter(None, state_sync.split(","))], trust=trust)
     count = len(trusted.validators.validators)
     answer = {
         "home": str(home),

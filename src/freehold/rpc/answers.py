@@ -4,7 +4,7 @@ Bytes are lower-case hex, except transactions, light blocks and proofs, which ar
 10^-7 token; times are milliseconds since the Unix epoch; accounts are `G...`. Spec: docs/spec/rpc.md.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,7 @@ MAX_HEIGHT: Final = (1 << 63) - 1
 
 Height = Annotated[int, Meta(ge=1, le=MAX_HEIGHT)]
 HexKey = Annotated[str, Meta(min_length=2, max_length=2 * MAX_KEY_BYTES, pattern="^(?:[0-9a-f]{2})+$")]
+EngineNumber = Annotated[str, Meta(max_length=19, pattern="^[0-9]+$")]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIST)]
 Base64Tx = Annotated[str, Meta(min_length=4, max_length=-(-MAX_TX_BYTES // 3) * 4, pattern="^[A-Za-z0-9+/]+={0,2}$")]
 
@@ -50,6 +51,23 @@ class StateRequest(Request, frozen=True):
 
     keys: Annotated[list[HexKey], Meta(max_length=MAX_KEYS)]
     height: Height | None = None
+
+
+class EngineParams(Request, frozen=True, omit_defaults=True):
+    """What the engine's calls take, as it writes numbers."""
+
+    height: EngineNumber | None = None
+    page: EngineNumber | None = None
+    per_page: EngineNumber | None = None
+
+
+class EngineRequest(Request, frozen=True):
+    """A call of the engine's own JSON-RPC, of those that another engine needs while it restores a snapshot."""
+
+    jsonrpc: Literal["2.0"]
+    id: Annotated[int, Meta(ge=0, le=MAX_HEIGHT)]
+    method: Literal["commit", "validators", "consensus_params"]
+    params: EngineParams
 
 
 class TxRequest(Request, frozen=True):
@@ -266,3 +284,12 @@ class GridAnswer(msgspec.Struct):
     farms: list[FarmRow]
     nodes: list[NodeRow]
     leases: list[LeaseRow]
+
+
+class EngineAnswer(msgspec.Struct, frozen=True):
+    """The engine's own answer to a call, passed on as it is: it is verified by whoever asked."""
+
+    jsonrpc: str
+    id: int
+    result: Any = None
+    error: Any = None

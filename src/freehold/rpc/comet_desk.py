@@ -202,6 +202,10 @@ class CometDesk:
             raise self._ended
         await self._heights.wait(height)
 
+    async def relay(self, request: bytes) -> bytes:
+        """Hand a JSON-RPC request to the engine, and give its answer."""
+        return await self._client.relay(request)
+
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         """Call `receive` after each durable block; before `follow`, so that it gets those read back too."""
         self._receivers.append(receive)

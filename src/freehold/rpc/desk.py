@@ -111,6 +111,14 @@ class Desk(Protocol):
             EngineStoppedError: the engine halted meanwhile.
         """
 
+    async def relay(self, request: bytes) -> bytes:
+        """Hand a JSON-RPC request to the engine, and give its answer.
+
+        Raises:
+            RefusedError: this engine has no such interface.
+            UnreachableError: it does not answer.
+        """
+
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         """Call `receive` in the event loop after each durable block, in order."""
 

@@ -114,6 +114,10 @@ class EngineDesk:
             raise self._ended
         await self._waiters.wait(height)
 
+    async def relay(self, request: bytes) -> bytes:
+        """Refuse: nobody restores from an engine that has no peers."""
+        raise RefusedError("this ledger has one validator, and no peers to sync from", code="no_engine_rpc")
+
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         """Call `receive` after each durable block; before `start`, so that it gets the recent ones too."""
         self._receivers.append(receive)

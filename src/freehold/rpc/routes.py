@@ -181,6 +181,17 @@ ROUTES: Final = (
     ),
     Route(
         method="POST",
+        path="/v1/engine",
+        name="engine",
+        summary="What a restoring validator's engine asks: commits, validators, consensus parameters",
+        answer=answers.EngineAnswer,
+        call=Service.engine,
+        body=answers.EngineRequest,
+        points=2.0,
+        statuses=(403,),
+    ),
+    Route(
+        method="POST",
         path="/v1/faucet",
         name="faucet",
         summary="Ask the faucet of a local grid for its one transfer to a new account",

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+import msgspec
+
 from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.ids import parse_id
 from freehold.base.limits import MAX_TX_BYTES
@@ -18,6 +20,7 @@ from freehold.ledger.transactions import tx_id
 from freehold.light.genesis import parse_genesis
 from freehold.rpc.answers import (
     BlocksAnswer,
+    EngineRequest,
     EventsAnswer,
     EventsQuery,
     FaucetRequest,
@@ -96,6 +99,10 @@ class Service:
         """A light block."""
         height = self._height(query.height)
         return LightBlockAnswer(height, _base64(await self.desk.light_block(height)))
+
+    async def engine(self, request: EngineRequest) -> msgspec.Raw:
+        """A call of the engine's, passed on."""
+        return msgspec.Raw(await self.desk.relay(msgspec.json.encode(request)))
 
     def state_points(self, request: StateRequest) -> float:
         """What reading the state costs: a key of an old version is walked to through all versions after it."""

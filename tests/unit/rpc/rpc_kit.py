@@ -258,6 +258,9 @@ class FakeDesk:
         else:
             await self.changed.wait()
 
+    async def relay(self, request: bytes) -> bytes:
+        raise RefusedError("no peers", code="no_engine_rpc")
+
     def subscribe(self, receive: Callable[[BlockRecord], None]) -> None:
         self.receivers.append(receive)
 

@@ -166,17 +166,28 @@ class CometClient:
             return LightBlock(signed, genesis.validators)
         return LightBlock(signed, await self.validators(height))
 
+    async def relay(self, body: bytes) -> bytes:
+        """Hand a JSON-RPC request to the engine as it is, and give its answer as it is.
+
+        Raises:
+            UnreachableError: it does not answer.
+        """
+        try:
+            response = await self._http.post("/", content=body, headers={"content-type": "application/json"})
+            data = response.content
+        except (httpx2.HTTPError, OSError) as error:
+            raise _unreachable(error) from None
+        if len(data) > MAX_ANSWER_BYTES:
+            raise _malformed("a call", "too long")
+        return data
+
     async def _call(self, method: str, **params: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             response = await self._http.post("/", json=body)
             data = response.content
         except (httpx2.HTTPError, OSError) as error:
-            raise UnreachableError(
-                f"the engine does not answer: {type(error).__name__} {error}",
-                code="engine_unreachable",
-                hint="start it with `freehold ledger run`, or read engine/engine.log",
-            ) from None
+            raise _unreachable(error) from None
         if len(data) > MAX_ANSWER_BYTES:
             raise _malformed(method, "too long")
         try:
@@ -248,6 +259,14 @@ def _base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise _malformed("base64", error) from None
+
+
+def _unreachable(error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"the engine does not answer: {type(error).__name__} {error}",
+        code="engine_unreachable",
+        hint="start it with `freehold ledger run`, or read engine/engine.log",
+    )
 
 
 def _malformed(what: str, why: object) -> RemoteProtocolError:

@@ -14,20 +14,26 @@ Spec: docs/spec/comet-engine.md. Source: CometBFT v0.38.25 config/config.go, con
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS, MAX_TX_BYTES, MIB
 from freehold.base.presets import Preset
-from freehold.consensus.comet.operators import OperatorHome, Settings
+from freehold.consensus.comet.operators import OperatorHome, Settings, check_state_sync
 from freehold.consensus.errors import StorageDamagedError, StorageError
+from freehold.consensus.snapshot_format import MAX_CHUNKS
 from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.hashing import sha256
 from freehold.light.genesis import TrustedGenesis
 
 MAX_BLOCK_BYTES: Final = 4 * MIB  # of genesis; a request with a block must fit into a frame
+ENGINE_ROUTE: Final = "/v1/engine"  # of the HTTP face: the few calls that a restoring engine makes
+CHUNKS: Final = "chunks"  # where the engine keeps them before they are restored
+TRUST_PERIOD: Final = "168h0m0s"
+LAST_STEP: Final = 3  # a precommit
 KEY_TYPE: Final = "tendermint/PubKeyEd25519"
 PRIVATE_KEY_TYPE: Final = "tendermint/PrivKeyEd25519"
 MIN_PROPOSE_MS, MAX_PROPOSE_MS = 500, 3_000
@@ -51,7 +57,8 @@ def prepare(home: OperatorHome, preset: Preset) -> None:
     _check_genesis(genesis)
     config, data = home.engine / "config", home.engine / "data"
     try:
-        for folder in (config, data):
+        shutil.rmtree(home.engine / CHUNKS, ignore_errors=True)  # of a state sync that was killed
+        for folder in (config, data, home.engine / CHUNKS):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(f"{home.engine} cannot be made: {error.strerror}", code="storage_failed") from error
@@ -66,7 +73,9 @@ def prepare(home: OperatorHome, preset: Preset) -> None:
                 code="signer_record_missing",
                 hint="restore it; without it this validator could sign against itself. Else take a new validator key",
             )
-        write_file(state, _json({"height": "0", "round": 0, "step": 0}))
+        # A key that signed before its home was lost signs nothing up to the height that its operator trusts.
+        trusted, _ = check_state_sync(settings.state_sync, settings.trust)
+        write_file(state, _json({"height": str(trusted), "round": 0, "step": LAST_STEP if trusted else 0}))
     write_file(config / "config.toml", config_text(home, settings, preset).encode())
 
 
@@ -109,7 +118,7 @@ def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
             "cache_size": 2 * MAX_MEMPOOL_TXS,
             "keep-invalid-txs-in-cache": False,
         },
-        "statesync": {"enable": False},
+        "statesync": _state_sync(home, settings),
         "consensus": {
             "timeout_propose": f"{propose}ms",
             "timeout_propose_delta": "500ms",
@@ -131,6 +140,24 @@ def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
         lines += [f"\n[{name}]"] if name else []
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
+
+
+def _state_sync(home: OperatorHome, settings: Settings) -> dict[str, Any]:
+    height, digest = check_state_sync(settings.state_sync, settings.trust)
+    if not height:
+        return {"enable": False}
+    return {
+        "enable": True,  # the engine looks at it only while it has no block
+        "rpc_servers": ",".join(server + ENGINE_ROUTE for server in settings.state_sync),
+        "trust_height": height,
+        "trust_hash": digest,
+        "trust_period": TRUST_PERIOD,
+        "discovery_time": "5s",
+        "chunk_request_timeout": "10s",
+        "chunk_fetchers": "4",
+        "max_snapshot_chunks": MAX_CHUNKS,
+        "temp_dir": str(home.engine / CHUNKS),
+    }
 
 
 def _check_genesis(genesis: TrustedGenesis) -> None:

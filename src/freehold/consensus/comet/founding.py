@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from freehold.base.errors import InvalidInputError
-from freehold.consensus.comet.operators import Card, OperatorHome, Settings
+from freehold.consensus.comet.operators import Card, OperatorHome, Settings, check_state_sync
 from freehold.consensus.storage import write_file
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis_beacon import vrf_document
@@ -79,7 +79,15 @@ def _params(app_state: dict[str, Any]) -> ConsensusParams:
     )
 
 
-def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card], *, rpc: str) -> TrustedGenesis:
+def settle(
+    home: OperatorHome,
+    genesis: bytes,
+    cards: Sequence[Card],
+    *,
+    rpc: str,
+    state_sync: Sequence[str] = (),
+    trust: str = "",
+) -> TrustedGenesis:
     """Put genesis and settings into a home.
 
     Args:
@@ -87,11 +95,14 @@ def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card], *, rpc: st
         genesis: the document.
         cards: of the other operators; its own may be among them.
         rpc: `ip:port` of the HTTP face, written into ledger.toml where there is none.
+        state_sync: HTTP faces of others from which a lost or new home is restored; see `Settings`.
+        trust: `HEIGHT:HASH`, for that.
 
     Raises:
         InvalidInputError: genesis does not name this home's validator and elects none, or the home has another one.
         StorageError: a file cannot be written.
     """
+    check_state_sync(list(state_sync), trust)
     own, document = home.card(), parse_genesis(genesis)
     founders = {member.pub_key.ed25519 for member in document.validators.validators}
     if own.validator_key not in founders and document.app_state.get("elections") is None:
@@ -108,7 +119,7 @@ def settle(home: OperatorHome, genesis: bytes, cards: Sequence[Card], *, rpc: st
         )
     write_file(home.genesis_path, genesis)
     peers = [f"{card.peer}@{card.address}" for card in cards if card.peer != own.peer]
-    home.save_settings(Settings(own.name, own.address, peers))
+    home.save_settings(Settings(own.name, own.address, peers, state_sync=list(state_sync), trust=trust))
     if not home.rpc_settings_path.exists():
         write_file(home.rpc_settings_path, f'listen = ["{rpc}"]\n'.encode())
     return document

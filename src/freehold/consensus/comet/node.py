@@ -26,6 +26,7 @@ from freehold.consensus.comet.operators import OperatorHome, check_address
 from freehold.consensus.comet.supervisor import Supervisor
 from freehold.consensus.folder import FolderLock
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
+from freehold.consensus.state_sync import SnapshotPlan
 from freehold.ledger import keys
 from freehold.ledger.records import Totals
 from freehold.ledger.state import read
@@ -115,7 +116,12 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
     settings = home.settings()
     vrf_key = home.vrf_key() if "vrf" in home.genesis().app_state else None
     application = LedgerApplication.open(
-        home.data, home.genesis(), home.validator_key(), keep_blocks=settings.keep_blocks, vrf_key=vrf_key
+        home.data,
+        home.genesis(),
+        home.validator_key(),
+        keep_blocks=settings.keep_blocks,
+        vrf_key=vrf_key,
+        snapshots=SnapshotPlan(settings.snapshot_interval, settings.snapshot_keep),
     )
 
     def last_time_ms() -> int:

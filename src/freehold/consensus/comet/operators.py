@@ -28,6 +28,8 @@ from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_gene
 
 MAX_CARD_BYTES: Final = 4_096
 MAX_PEERS: Final = 64
+DEFAULT_SNAPSHOT_INTERVAL: Final = 1_000
+MIN_SERVERS: Final = 2  # one to ask and one to compare with
 DEFAULT_PORT: Final = 26_656
 
 
@@ -72,6 +74,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         peers: `id@ip:port` of others.
         keep_blocks: 0 for all.
         metrics: `ip:port` at which Prometheus finds the engine's own page; empty for nowhere.
+        snapshot_interval: a snapshot of the state is taken at each height that it divides; 0 for never.
+        snapshot_keep: how many snapshots are kept.
+        state_sync: HTTP faces (`http://ip:port`) of two validators or more, from which a home without blocks learns
+            what it may believe while it restores a peer's snapshot; empty to fetch all blocks instead.
+        trust: `HEIGHT:HASH` of a header that the operator trusts, for that.
     """
 
     name: str
@@ -79,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: Annotated[list[str], Meta(max_length=MAX_PEERS)] = []
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
     metrics: str = ""
+    snapshot_interval: Annotated[int, Meta(ge=0)] = DEFAULT_SNAPSHOT_INTERVAL
+    snapshot_keep: Annotated[int, Meta(ge=1, le=10)] = 2
+    state_sync: Annotated[list[str], Meta(max_length=MAX_PEERS)] = []
+    trust: str = ""
 
 
 class OperatorHome:
@@ -206,6 +217,7 @@ class OperatorHome:
             check_address(address)
         if settings.metrics:
             check_address(settings.metrics)
+        check_state_sync(settings.state_sync, settings.trust)
         return settings
 
     def save_settings(self, settings: Settings) -> None:
@@ -215,9 +227,12 @@ class OperatorHome:
             StorageError: it cannot be written.
         """
         peers = ", ".join(f'"{peer}"' for peer in settings.peers)
+        servers = ", ".join(f'"{server}"' for server in settings.state_sync)
         text = (
             f'name = "{settings.name}"\nlisten = "{settings.listen}"\npeers = [{peers}]\n'
             f'keep_blocks = {settings.keep_blocks}\nmetrics = "{settings.metrics}"\n'
+            f"snapshot_interval = {settings.snapshot_interval}\nsnapshot_keep = {settings.snapshot_keep}\n"
+            f'state_sync = [{servers}]\ntrust = "{settings.trust}"\n'
         )
         write_file(self.folder / "validator.toml", text.encode())
 
@@ -288,6 +303,44 @@ def _has_possession(card: Card) -> bool:
         return is_possessed(card.vrf_member)
     except ValueError:
         return False
+
+
+def check_state_sync(servers: list[str], trust: str) -> tuple[int, str]:
+    """Read from whom and from which header on a home is restored.
+
+    Args:
+        servers: `http://ip:port` each; none for no state sync.
+        trust: `HEIGHT:HASH`.
+
+    Returns:
+        Height and hash (hex); (0, "") when there are no servers.
+
+    Raises:
+        InvalidInputError: `bad_state_sync`, `bad_trust`, `bad_address`.
+    """
+    if not servers and not trust:
+        return 0, ""
+    if len(set(servers)) < MIN_SERVERS:
+        raise InvalidInputError(
+            f"state sync needs the HTTP faces of {MIN_SERVERS} validators, of different operators",
+            code="bad_state_sync",
+            hint="--state-sync http://192.0.2.1:4600,http://192.0.2.2:4600 --trust HEIGHT:HASH",
+        )
+    for server in servers:
+        check_address(server.removeprefix("http://"))
+        if not server.startswith("http://"):
+            raise InvalidInputError(
+                f"{server[:80]!r} is no http URL", code="bad_state_sync", hint="write it as http://192.0.2.1:4600"
+            )
+    height, _, digest = trust.partition(":")
+    is_hash = len(digest) == 64 and all(letter in "0123456789abcdefABCDEF" for letter in digest)
+    if not (height.isascii() and height.isdigit() and 1 <= int(height) < 1 << 63 and is_hash):
+        raise InvalidInputError(
+            f"{trust[:80]!r} names no header to trust",
+            code="bad_trust",
+            hint="--trust HEIGHT:HASH with the hash of that block's header, from somebody whom you trust",
+        )
+    return int(height), digest.upper()
 
 
 def _check_peer(text: str) -> None:

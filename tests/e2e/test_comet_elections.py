@@ -24,6 +24,9 @@ from freehold.ledger.keys import bond_key
 from freehold.ledger.records import ValidatorBond
 from freehold.ledger.state import read
 from freehold.ledger.transactions import Bond, validator_possession_bytes
+from freehold.light.trust import GENESIS_TRUST
+from freehold.lightclient.client import LedgerClient
+from freehold.lightclient.trust_store import TrustStore
 
 CHAIN = "e2e-elections"
 VALIDATORS = 3
@@ -99,6 +102,24 @@ async def run(homes: list[OperatorHome]) -> None:
         assert len(hashes) == 1
 
 
+async def read_across(urls: list[str], home: OperatorHome, newcomer: bytes, folder: Path) -> None:
+    """A reader who knows genesis alone follows the change, compares the servers, and goes on from what it remembers."""
+    trusted = home.genesis()
+    heights = []
+    for _ in range(2):
+        client = LedgerClient(",".join(urls), trusted, store=TrustStore(folder, trusted, GENESIS_TRUST))
+        try:
+            snapshot = await client.read([bond_key(newcomer)])
+        finally:
+            await client.close()
+        assert snapshot.get(bond_key(newcomer), ValidatorBond) is not None
+        assert len(snapshot.light_block.validator_set.validators) == VALIDATORS + 1 > len(trusted.validators.validators)
+        assert client.comparison is not None and client.comparison.refused == 0
+        assert client.comparison.agreed + client.comparison.behind > 0
+        heights.append(snapshot.at.height)
+    assert heights == sorted(heights)
+
+
 def clone(home: OperatorHome, folder: Path, homes: list[OperatorHome]) -> OperatorHome:
     """A second machine with a validator's key, an identity of its own among its peers, and no memory of its votes."""
     twin = OperatorHome(folder)
@@ -148,9 +169,9 @@ def test_a_newcomer_bonds_is_elected_and_proposes(tmp_path: Path) -> None:
     homes = found(tmp_path)
     daemons = [LedgerProcess(home.folder) for home in homes]
     try:
-        for daemon in daemons:
-            daemon.wait_started()
+        urls = [daemon.wait_started() for daemon in daemons]
         asyncio.run(run(homes))
+        asyncio.run(read_across(urls, homes[0], homes[-1].validator_key().public, tmp_path / "light"))
     finally:
         for daemon in daemons:
             daemon.process.terminate()

@@ -121,7 +121,7 @@ def plays(n: int, p: float, k: int, games: int) -> float:
 
 @pytest.mark.parametrize(("n", "k"), [(4, 1), (4, 2), (4, 3), (7, 1), (7, 2), (10, 2)])
 def test_what_an_adversary_at_play_gets(n: int, k: int) -> None:
-    p, games = 1 / 64, 3_000
+    p, games = 1 / 64, 1_500
     got = plays(n, p, k, games)
     m = n - quorum(n) + 1
     deviation = (got * (1 - got) / games) ** 0.5
@@ -133,7 +133,7 @@ def test_what_an_adversary_at_play_gets(n: int, k: int) -> None:
 
 def test_whoever_withholds_gains_little_however_many_keys_it_has() -> None:
     """Under an honest proposer: own outputs ahead of the first honest one can be kept back, one by one."""
-    rounds = 1_500
+    rounds = 600
     for keys, power in ((1, 10), (2, 5), (10, 1)):  # a third of 30 in all
         total = 0
         for number in range(rounds):
@@ -141,7 +141,7 @@ def test_whoever_withholds_gains_little_however_many_keys_it_has() -> None:
             rest = [(b"r%d" % n, 1, sha256(b"rest %d %d" % (number, n))) for n in range(20)]
             order = ranking(own + rest)
             total += 1 + next(place for place, one in enumerate(order) if one[:1] == b"r")
-        assert total / rounds <= 1.5 + 0.08  # 1 / (1 - s) at s = 1/3
+        assert total / rounds <= 1.5 + 0.11  # 1 / (1 - s) at s = 1/3
 
 
 def test_the_page_states_what_the_formulas_give() -> None:

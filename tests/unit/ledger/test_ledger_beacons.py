@@ -207,7 +207,7 @@ def test_a_member_without_a_vrf_key_cannot_vote_and_is_not_counted() -> None:
 
 def test_the_seed_is_the_beacon_of_the_height_before() -> None:
     ledger = Ledger()
-    for height in range(1, 70):  # beyond the ring of 64
+    for height in range(1, 67):  # beyond the ring of 64
         assert seed_at(ledger.state, height) != seed_at(begin(document(), "other"), 1)
         if height > 1:
             record = decode_record(ledger.state[keys.beacon_key(height - 1)], BeaconRecord)

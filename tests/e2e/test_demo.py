@@ -27,8 +27,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert left_of(folder) == []
 
 
-def start(cache: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "freehold.demo.main", "--cache", str(cache)]
+def start(cache: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "freehold.demo.main", "--cache", str(cache), *arguments]
     return subprocess.Popen(
         [*command, "--example", str(TREE / "examples/guestbook")],
         stdin=subprocess.DEVNULL,
@@ -46,8 +46,8 @@ def left_of(cache: Path) -> list[str]:
     return [*map(str, processes_naming(home)), *mounts, *([home] if (cache / "home").exists() else [])]
 
 
-def full_run(cache: Path) -> str:
-    demo = start(cache)
+def full_run(cache: Path, *arguments: str) -> str:
+    demo = start(cache, *arguments)
     output, _ = demo.communicate(timeout=FULL_S)
     assert demo.returncode == 0, output
     assert "still stand, proven" in output
@@ -69,6 +69,12 @@ def interrupt(cache: Path, number: int, after_s: float) -> None:
     output, _ = demo.communicate(timeout=CLEAN_S)
     assert demo.returncode == 130, output
     assert left_of(cache) == [], output
+
+
+def test_a_full_run_on_four_validators_survives_the_death_of_one(cache: Path) -> None:
+    output = full_run(cache, "--validators", "4")
+    for said in ("kill validator-2", "the ledger goes on", "with 3 of 4 validators", "verified, validators: 4"):
+        assert said in output, output
 
 
 def test_interrupts_at_any_moment_leave_nothing(cache: Path) -> None:

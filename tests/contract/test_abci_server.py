@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -53,10 +54,6 @@ async def serving(folder: Path, app: KvApplication | None = None) -> AsyncIterat
         await Connection.close_all()
         await server.stop()
         app.close()
-
-
-# Open: a connection that is accepted in the very turn in which the server halts is left to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -321,6 +318,20 @@ def test_an_engine_that_vanishes_and_returns_replays(tmp_path: Path) -> None:
             assert server.halted is None
 
     run(main)
+
+
+def test_a_connection_that_arrives_while_the_server_stops_is_closed(tmp_path: Path) -> None:
+    async def main(turns: int) -> None:
+        async with serving(tmp_path / str(turns)) as (server, path):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(path))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await server.stop()
+
+    for turns in range(8):
+        (tmp_path / str(turns)).mkdir()
+        run(lambda turns=turns: main(turns))  # type: ignore[misc]
 
 
 def test_a_socket_of_an_earlier_run_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:

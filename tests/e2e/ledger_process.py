@@ -74,14 +74,16 @@ class LedgerProcess:
         self,
         home: Path,
         *arguments: str,
-        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
         program: Sequence[str] = ("-m", "freehold.rpc.main"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`before` runs it elsewhere, by a program that becomes it; `program` is another build of the daemon."""
         self.home = home
         self.lines: list[dict[str, Any]] = []
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, *program, "--home", str(home), *arguments],
+            [*before, sys.executable, *program, "--home", str(home), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -40,6 +40,7 @@ MAX_UNANSWERED_READS: Final = 16  # each of at most READ_BYTES, so of some 16,00
 CHECK_THREADS: Final = 2
 BATCH_TXS: Final = 128
 MAX_SOCKET_PATH_BYTES: Final = 100
+ACCEPT_TURNS: Final = 3  # of the loop, which has a connection for so long before `_connected` hears of it
 _ON_LOOP: Final = (RequestEcho, RequestFlush)
 _QUERIES: Final = (RequestQuery, RequestListSnapshots, RequestLoadSnapshotChunk)  # peers ask: blocks do not wait
 
@@ -80,6 +81,7 @@ class AbciServer:
         self._draining = 0  # of those, how many will look at `_checks` again; a task leaves the set later than that
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_stopping = False
         self._halted: asyncio.Future[FreeholdError] | None = None
 
     async def start(self) -> None:
@@ -92,7 +94,12 @@ class AbciServer:
 
     async def stop(self) -> None:
         """Close the socket and let requests that are being answered end; the application is not closed."""
+        self._is_stopping = True
         if self._server is not None:
+            for listening in self._server.sockets:  # before it closes: what is accepted already fails on a closed one
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
             self._server.close()
         for task in (*self._connections, *self._checking):
             task.cancel()
@@ -113,12 +120,17 @@ class AbciServer:
             raise EngineStoppedError("the server is not started", code="engine_stopped")
         return await asyncio.shield(self._halted)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS or self.halted is not None:
-            await _close(writer)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a connection in within the very turn that accepted it, so that `stop` knows of it."""
+        if self._is_stopping or len(self._connections) >= MAX_CONNECTIONS or self.halted is not None:
+            writer.close()
             return
+        task = asyncio.create_task(self._converse(reader, writer))
         self._connections.add(task)
+        task.add_done_callback(lambda _: writer.close())  # also when it was cancelled before it began
+        task.add_done_callback(self._connections.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers: Answers = asyncio.Queue(MAX_UNANSWERED_READS)
         reading = asyncio.create_task(self._read(reader, answers))
         writing = asyncio.create_task(self._write(answers, writer))
@@ -140,7 +152,6 @@ class AbciServer:
                     if isinstance(answer, asyncio.Future):
                         answer.add_done_callback(_forget)
             await _close(writer)
-            self._connections.discard(task)
 
     async def _read(self, reader: asyncio.StreamReader, answers: Answers) -> None:
         buffer = FrameBuffer()

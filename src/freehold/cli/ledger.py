@@ -19,6 +19,7 @@ from freehold.consensus.comet.operators import OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
+from freehold.light.headers import header_hash
 from freehold.rpc.config import load_home, parse_address
 from freehold.rpc.main import main as run_daemon
 from freehold.rpc.reindex import reindex as rebuild_index
@@ -202,11 +203,13 @@ async def _status(home: OperatorHome) -> Result:
     async with CometClient(home.rpc_socket) as client:
         now = await client.status()
         txs, size = await client.waiting()
+        newest = await client.light_block(now.height, genesis) if now.height else None
     document = {
         "chain_id": genesis.chain_id,
         "engine": "cometbft",
         "height": now.height,
         "app_hash": now.app_hash.hex(),
+        "trust": f"{now.height}:{header_hash(newest.header).hex()}" if newest is not None else "",
         "catching_up": now.catching_up,
         "peers": now.peers,
         "validators": len(genesis.validators.validators),

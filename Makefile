@@ -32,6 +32,7 @@ test: system engine
 	@.venv/bin/python -m pytest -m "not long"
 
 test-long: system engine
+	@scripts/install-system.sh --all
 	@HYPOTHESIS_PROFILE=ci .venv/bin/python -m pytest --timeout 3600
 
 # Coverage-guided, each reader of outside bytes for SECONDS; findings go to tests/fuzz/findings.
@@ -43,7 +44,7 @@ fuzz: setup
 check: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/deptry src && .venv/bin/vulture
 
-bench: system
+bench: system engine
 	@.venv/bin/python -m benchmarks
 
 clean:

@@ -1,0 +1,133 @@
+"""The ledger daemon with an application or a signer that misbehaves: `variant_daemon.py VARIANT --home DIR`.
+
+All else is the shipped daemon. Variants:
+    points: dies by SIGKILL at the step named in `DIR/die_at`, once.
+    early: persists before Commit, and dies as `points` does; the canary.
+    invalid: proposes blocks that break the rules, every time.
+    oversize: proposes a transaction longer than any may be.
+    silent: withholds its vote extension.
+    shifted: its votes' times are those of a clock far off, by a remote signer (`remote_signer.py`).
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from remote_signer import serve_signer
+
+from freehold.base.limits import MAX_TX_BYTES
+from freehold.consensus import application as abci
+from freehold.consensus.comet import configuration, node
+from freehold.consensus.ledger_application import LedgerApplication
+from freehold.rpc.main import main
+
+HOME = Path(sys.argv[sys.argv.index("--home") + 1]) if "--home" in sys.argv else Path()
+STEPS = ("finalize", "finalized", "commit", "committed", "told")
+
+
+def pass_step(step: str) -> None:
+    """Die here if this is the step that was asked for."""
+    path = HOME / "die_at"
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == step:
+            path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Points(LedgerApplication):
+    """Dies between a call of the engine and its reply, or between a reply and the next call."""
+
+    _is_told = False
+
+    def finalize_block(self, request: abci.FinalizeBlockRequest) -> abci.FinalizeBlockResponse:
+        pass_step("finalize")
+        response = super().finalize_block(request)
+        self.finish(response)
+        pass_step("finalized")
+        return response
+
+    def finish(self, response: abci.FinalizeBlockResponse) -> None:
+        """Nothing is durable yet."""
+
+    def commit(self) -> abci.CommitResponse:
+        pass_step("commit")
+        response = super().commit()
+        self._is_told = True
+        pass_step("committed")
+        return response
+
+    def check_tx(self, request: abci.CheckTxRequest) -> abci.CheckTxResponse:
+        if self._is_told and request.kind is abci.CheckKind.RECHECK:  # asked only after the reply to Commit
+            pass_step("told")
+        return super().check_tx(request)
+
+    def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
+        if self._is_told:
+            pass_step("told")
+        return super().process_proposal(request)
+
+
+class Early(Points):
+    """Persists what a block changes when it is executed."""
+
+    def finish(self, response: abci.FinalizeBlockResponse) -> None:
+        self.state.commit()
+
+    def commit(self) -> abci.CommitResponse:
+        pass_step("commit")
+        return abci.CommitResponse()
+
+
+class Invalid(LedgerApplication):
+    """Proposes a block with a transaction that is none, and finds it good itself."""
+
+    def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
+        return abci.PrepareProposalResponse((*super().prepare_proposal(request).txs, self.garbage()))
+
+    def garbage(self) -> bytes:
+        """What stands last in its blocks."""
+        return b"\xc1" * 64
+
+    def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
+        return abci.ProcessProposalResponse(True)
+
+
+class Oversize(Invalid):
+    """Proposes a block with a transaction longer than any may be."""
+
+    def garbage(self) -> bytes:
+        """What stands last in its blocks."""
+        return bytes(2 * MAX_TX_BYTES)
+
+
+class Silent(LedgerApplication):
+    """Puts nothing into its votes."""
+
+    def extend_vote(self, request: abci.ExtendVoteRequest) -> abci.ExtendVoteResponse:
+        return abci.ExtendVoteResponse()
+
+
+APPLICATIONS = {"points": Points, "early": Early, "invalid": Invalid, "oversize": Oversize, "silent": Silent}
+
+
+def shift_votes() -> None:
+    """Give the engine a signer of ours, at a socket in the home."""
+    plain = configuration.config_text
+
+    def config_text(home: Any, settings: Any, preset: Any) -> str:
+        serve_signer(home.folder / "signer.sock", home.validator_key(), int(os.environ["SHIFT_MS"]))
+        return f'priv_validator_laddr = "unix://{home.folder}/signer.sock"\n' + plain(home, settings, preset)
+
+    configuration.config_text = config_text
+
+
+if __name__ == "__main__":
+    variant = sys.argv[1]
+    if variant == "shifted":
+        shift_votes()
+    else:
+        node.LedgerApplication = APPLICATIONS[variant]
+    sys.exit(main(sys.argv[2:]))

@@ -49,7 +49,14 @@ class CometDesk:
     """See the module; a `Follower` of the application, on whatever thread it is told."""
 
     def __init__(
-        self, client: CometClient, genesis: TrustedGenesis, document: bytes, *, keep_heights: int, tick_ms: int
+        self,
+        client: CometClient,
+        genesis: TrustedGenesis,
+        document: bytes,
+        *,
+        keep_heights: int,
+        tick_ms: int,
+        explain: Callable[[], FreeholdError | None] = lambda: None,
     ) -> None:
         """Bind the parts; `open` must follow once the application is.
 
@@ -59,11 +66,13 @@ class CometDesk:
             document: its bytes.
             keep_heights: how many versions of the state before the newest the application keeps.
             tick_ms: the longest gap between blocks while all is well.
+            explain: gives the reason when blocks have stopped, where the engine's log names it.
         """
         self.genesis = document
         self._trusted = genesis
         self._client = client
         self._keep_heights = keep_heights
+        self._explain = explain
         self._stall_s = STALL_TICKS * tick_ms / 1_000
         self._state: StateStore | None = None
         self._loop = asyncio.get_running_loop()
@@ -236,6 +245,8 @@ class CometDesk:
             return Halted(self._silent.code, self._silent.message, self._silent.hint)
         idle_s = time.monotonic() - self._made_at
         if idle_s > self._stall_s and not self._engine.catching_up:
+            if (reason := self._explain()) is not None:
+                return Halted(reason.code, reason.message, reason.hint)
             return Halted(
                 "no_quorum",
                 f"no block for {idle_s:.0f} s; connected peers: {self._engine.peers}",

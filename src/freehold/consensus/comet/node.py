@@ -21,6 +21,7 @@ from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import AbciService
 from freehold.consensus.application import Application
 from freehold.consensus.comet import install
+from freehold.consensus.comet.complaints import check_clock
 from freehold.consensus.comet.configuration import prepare
 from freehold.consensus.comet.operators import OperatorHome, check_address
 from freehold.consensus.comet.supervisor import Supervisor
@@ -91,6 +92,7 @@ class CometNode:
             prepare(home, preset)
             application, last_time_ms = self._make(home)
             stack.callback(application.close)
+            check_clock(last_time_ms() if application.info().height else home.genesis().genesis_time_ms)
             self.application = application
             service = AbciService(application, home.genesis(), last_time_ms, self._follower)
             server = AbciServer(service, home.socket, told=self._told)

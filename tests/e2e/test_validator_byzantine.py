@@ -30,6 +30,7 @@ from freehold.base.amounts import TOKEN
 from freehold.base.presets import MINIMAL, MINIMAL_ELECTIONS
 from freehold.consensus.comet.operators import Card, OperatorHome
 from freehold.consensus.state_store import StateStore
+from freehold.crypto.hashing import sha256
 from freehold.ledger.genesis import GenesisBond, app_state_document
 from freehold.ledger.keys import bond_key
 from freehold.ledger.records import ValidatorBond
@@ -40,6 +41,7 @@ pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(900)]
 VARIANTS = Path(__file__).with_name("variant_daemon.py")
 BLOCKS = 24
 SHIFT_MS = 3_600_000
+LOSES_TURNS = ("invalid", "oversize")
 HEADER_LAG_MS = 15_000  # of a loaded machine; the shift is an hour
 BOND = 1_000 * TOKEN
 
@@ -63,6 +65,7 @@ async def tolerate(net: Validators, variant: str, **environment: str) -> None:
         await net.started(3)
         await net.reach(await net.height(0), [3])
         acknowledged = len(load.acknowledged)
+        since = await net.height(0)
         cheated = await pace(net, honest)
         assert len(load.acknowledged) > acknowledged
         behind_ms = time.time() * 1_000 - (await ask(0, "/v1/status"))["time_ms"]
@@ -70,7 +73,16 @@ async def tolerate(net: Validators, variant: str, **environment: str) -> None:
         await net.agree()
     print(f"{variant}: {plain:.0f} ms a block without, {cheated:.0f} ms with ({cheated / plain:.2f} times)")
     print(f"headers are {behind_ms:.0f} ms old, {len(load.acknowledged)} payments acknowledged")
+    turns = proposed(net, 3, since)
+    print(f"blocks of its own since: {turns} of {max(net.blocks) - since}")
+    assert bool(turns) != (variant in LOSES_TURNS)
     await check_load(net, load)
+
+
+def proposed(net: Validators, index: int, since: int) -> int:
+    """How many of the blocks above a height a validator proposed."""
+    own = sha256(net.cards[index].validator_key)[:20]
+    return sum(proposer == own for height, proposer in net.proposers.items() if height > since)
 
 
 @pytest.mark.parametrize("variant", ["invalid", "oversize", "silent"])
@@ -93,12 +105,12 @@ def with_bonds(cards: list[Card]) -> dict[str, Any]:
 
 
 def make_twin(net: Validators, index: int, folder: Path) -> OperatorHome:
-    """Another machine with the same validator key, and nothing else of it."""
+    """Another machine with the same validator's keys, and an address of its own."""
     twin, where = OperatorHome(folder), len(net.homes)
     twin.folder.mkdir(mode=0o700)
-    key = twin.folder / "validator.key"
-    key.write_bytes((net.homes[index].folder / "validator.key").read_bytes())
-    key.chmod(0o600)
+    for name in ("validator.key", "vrf.key"):
+        (twin.folder / name).write_bytes((net.homes[index].folder / name).read_bytes())
+        (twin.folder / name).chmod(0o600)
     twin.make_keys("twin", f"{address(where)}:{P2P_PORT}")
     twin.genesis_path.write_bytes(net.homes[index].genesis_path.read_bytes())
     settings = msgspec.structs.replace(

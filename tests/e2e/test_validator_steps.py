@@ -48,7 +48,7 @@ def test_twenty_five_deaths_between_calls_and_replies(tmp_path: Path) -> None:
 
 
 def test_canary_an_application_that_persists_before_commit_is_caught(tmp_path: Path) -> None:
-    with pytest.raises((AssertionError, TimeoutError)) as caught:
+    with pytest.raises(AssertionError) as caught:
         with_validators(tmp_path, lambda net: die_at_steps(net, 1, "early", ("finalized",)))
     print(f"caught: {caught.value!r}"[:300])
-    assert "replay" in str(caught.value) or isinstance(caught.value, TimeoutError)
+    assert "did not reach" in str(caught.value), caught.value

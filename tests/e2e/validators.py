@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import queue
 import random
 import subprocess
 import time
@@ -134,6 +135,7 @@ class Validators:
         self.daemons: dict[int, LedgerProcess] = {}
         self.blocks: dict[int, str] = {}  # block ids by height: whatever is seen later must agree
         self.app_hashes: dict[int, bytes] = {}
+        self.proposers: dict[int, bytes] = {}
         self.roots: dict[int, bytes] = {}  # read from disks, by height
         self._compared: Counter[int] = Counter()
         self.net = Namespaces(count + spare)
@@ -144,11 +146,13 @@ class Validators:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for daemon in self.daemons.values():
-            daemon.close()
-        for home in self.homes:
-            wait_gone(home)
-        self.net.close()
+        try:
+            for daemon in self.daemons.values():
+                daemon.close()
+            for home in self.homes:
+                wait_gone(home)
+        finally:
+            self.net.close()
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine in the hub."""
@@ -168,7 +172,10 @@ class Validators:
 
     async def started(self, index: int) -> None:
         """Wait until a daemon serves."""
-        await asyncio.to_thread(self.daemons[index].wait_started)
+        try:
+            await asyncio.to_thread(self.daemons[index].wait_for, "started", WAIT_S)
+        except queue.Empty:
+            raise AssertionError(f"v{index} did not reach its start in {WAIT_S:.0f} s") from None
 
     async def start_all(self) -> None:
         """Start all and wait for a first block."""
@@ -186,7 +193,8 @@ class Validators:
 
     async def buried(self, index: int, daemon: LedgerProcess) -> None:
         """Wait until a dying daemon and its engine are gone."""
-        assert await asyncio.to_thread(daemon.wait_ended) == -9, daemon.lines
+        code = await asyncio.to_thread(daemon.wait_ended)
+        assert code == -9, (code, daemon.lines[-3:])
         daemon.close()
         self.daemons.pop(index, None)
         await asyncio.to_thread(wait_gone, self.homes[index])
@@ -230,9 +238,13 @@ class Validators:
     async def reach(self, height: int, members: Iterable[int], timeout_s: float = WAIT_S) -> None:
         """Wait until each of `members` has a block of that height."""
         for index in members:
-            async with asyncio.timeout(timeout_s):
-                while await self.height(index) < height:  # noqa: ASYNC110 - HTTP has no other way
-                    await asyncio.sleep(0.05)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while await self.height(index) < height:  # noqa: ASYNC110 - HTTP has no other way
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                told = await status_text(index)
+                raise AssertionError(f"v{index} did not reach {height} in {timeout_s:.0f} s: {told}") from None
 
     async def agree(self) -> int:
         """Wait until all that run have the newest block; then hold every block of each against all seen before.
@@ -244,8 +256,9 @@ class Validators:
         newest = max([await self.height(index) for index in members])
         await self.reach(newest, members)
         for index in members:
-            async for height, block_id, app_hash in block_metas(self.homes[index], self._compared[index] + 1, newest):
-                self.saw(height, block_id, app_hash)
+            async for height, block_id, header in block_metas(self.homes[index], self._compared[index] + 1, newest):
+                self.saw(height, block_id, bytes.fromhex(header["app_hash"]))
+                self.proposers[height] = bytes.fromhex(header["proposer_address"])
             self._compared[index] = newest
         for height, root in list(self.roots.items()):
             if height + 1 in self.app_hashes:
@@ -270,15 +283,14 @@ def write_settings(home: OperatorHome, index: int) -> None:
     )
 
 
-async def block_metas(home: OperatorHome, lowest: int, newest: int) -> AsyncIterator[tuple[int, str, bytes]]:
-    """Height, block id and application hash of blocks, as an engine holds them, asked directly."""
+async def block_metas(home: OperatorHome, lowest: int, newest: int) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+    """Height, block id and header of blocks, as an engine holds them, asked directly."""
     async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(home.rpc_socket)), timeout=20) as http:
         for first in range(lowest, newest + 1, METAS_A_CALL):
             params = {"minHeight": str(first), "maxHeight": str(min(first + METAS_A_CALL - 1, newest))}
             call = {"jsonrpc": "2.0", "id": 1, "method": "blockchain", "params": params}
             for meta in (await http.post("http://engine/", json=call)).json()["result"]["block_metas"]:
-                header = meta["header"]
-                yield int(header["height"]), f"{meta['block_id']}", bytes.fromhex(header["app_hash"])
+                yield int(meta["header"]["height"]), f"{meta['block_id']}", meta["header"]
 
 
 async def ask(index: int, path: str) -> dict[str, Any]:

@@ -82,25 +82,24 @@ class Early(Points):
 
 
 class Invalid(LedgerApplication):
-    """Proposes a block with a transaction that is none, and finds it good itself."""
+    """Proposes blocks without the beacon that each must begin with, and finds all blocks good."""
 
     def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
-        return abci.PrepareProposalResponse((*super().prepare_proposal(request).txs, self.garbage()))
+        return self.spoilt(super().prepare_proposal(request).txs)
 
-    def garbage(self) -> bytes:
-        """What stands last in its blocks."""
-        return b"\xc1" * 64
+    def spoilt(self, txs: tuple[bytes, ...]) -> abci.PrepareProposalResponse:
+        """What it proposes in place of a good block."""
+        return abci.PrepareProposalResponse(txs[1:])
 
     def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
         return abci.ProcessProposalResponse(True)
 
 
 class Oversize(Invalid):
-    """Proposes a block with a transaction longer than any may be."""
+    """Adds a transaction longer than any may be."""
 
-    def garbage(self) -> bytes:
-        """What stands last in its blocks."""
-        return bytes(2 * MAX_TX_BYTES)
+    def spoilt(self, txs: tuple[bytes, ...]) -> abci.PrepareProposalResponse:
+        return abci.PrepareProposalResponse((*txs, bytes(2 * MAX_TX_BYTES)))
 
 
 class Silent(LedgerApplication):

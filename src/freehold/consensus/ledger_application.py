@@ -14,6 +14,7 @@ from typing import Final
 
 from freehold.base.codec import encode
 from freehold.base.errors import InvalidInputError, LocalProtocolError, check
+from freehold.base.limits import MAX_TX_BYTES
 from freehold.base.presets import Preset
 from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlockResponse, Lane, TxResult
@@ -235,7 +236,9 @@ class LedgerApplication:
         return abci.PrepareProposalResponse(tuple(kept))
 
     def process_proposal(self, request: abci.ProcessProposalRequest) -> abci.ProcessProposalResponse:
-        """Accept a block that begins with a valid beacon."""
+        """Accept a block that begins with a valid beacon and holds no transaction that is too long."""
+        if any(len(tx) > MAX_TX_BYTES for tx in request.txs[1:]):
+            return abci.ProcessProposalResponse(False, "oversized")
         block = _block(request, request.txs)
         code = check_proposal(self.state, block, ed25519.verify)
         return abci.ProcessProposalResponse(code is Code.OK, "" if code is Code.OK else code.name.lower())

@@ -24,6 +24,8 @@ MAX_PAUSE_S: Final = 5.0
 TAIL_BYTES: Final = 16 * 1024
 MAX_LOG_BYTES: Final = 64 << 20
 LOG_LOOK_S: Final = 30.0
+FAILURE_LOOK_S: Final = 2.0
+FAILED: Final = b"CONSENSUS FAILURE!!!"  # its consensus has ended, by a full disk for one; the process would stay
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Supervisor:
     async def _run_once(self) -> int:
         self._bound_log()
         environment = {**os.environ, "CMTHOME": str(self._log_path.parent)}
+        begun_at = self._log_path.stat().st_size if self._log_path.exists() else 0
         with self._log_path.open("ab") as output:  # appending, so that the file may be cut under the engine
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -116,12 +119,39 @@ class Supervisor:
             )
         self.starts += 1
         log.info("the engine runs as process %d", self._process.pid)
-        bounding = asyncio.create_task(self._keep_log_bounded())
+        watching = [
+            asyncio.create_task(self._keep_log_bounded()),
+            asyncio.create_task(self._end_failed(self._process, begun_at)),
+        ]
         try:
             return await self._process.wait()
         finally:
-            bounding.cancel()
-            await asyncio.gather(bounding, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _end_failed(self, process: asyncio.subprocess.Process, offset: int) -> None:
+        """End an engine whose log says, from an offset on, that it only looks alive."""
+        seen = b""
+        while FAILED not in seen:
+            await asyncio.sleep(FAILURE_LOOK_S)
+            new = await asyncio.to_thread(self._read_from, offset)
+            offset = new[0] + len(new[1])
+            seen = seen[-len(FAILED) :] + new[1]
+        log.error("the engine's consensus has failed; it is ended")
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+
+    def _read_from(self, offset: int) -> tuple[int, bytes]:
+        """What the engine printed from an offset on, and that offset: 0 when the log was cut meanwhile."""
+        try:
+            with self._log_path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < offset:
+                    offset = 0
+                file.seek(offset)
+                return offset, file.read(MAX_LOG_BYTES)
+        except OSError:
+            return offset, b""
 
     async def _keep_log_bounded(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from freehold.base.errors import InvalidInputError
 from freehold.cli.connect import stop_all
 from freehold.cli.output import Json, Result, Table, say
 from freehold.client.home import Home, Settings
-from freehold.grid import lifecycle
+from freehold.grid import leaving, lifecycle
 from freehold.grid.claims import load_layout
 from freehold.grid.layout import GridLayout
 
@@ -113,6 +113,59 @@ def start(node: str, /, *, home: HomeOption = None, json: Json = False) -> Resul
     """
     found, pid = lifecycle.start(_require(home), node)
     return Result({"started": found.name, "pid": pid}, f"{found.name} runs again (pid {pid})")
+
+
+@app.command
+def upgrade(
+    *,
+    to_comet: Annotated[bool, Parameter(negative="")] = False,
+    validators: int = 4,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    home: HomeOption = None,
+    json: Json = False,
+) -> Result:
+    """Take the local grid from the embedded ledger to CometBFT, with its state. Shows the plan; `--yes` does it.
+
+    It stops the grid; `freehold grid up --validators N` starts it again. Refused while deployments stand.
+
+    Parameters
+    ----------
+    to_comet
+        Where to; there is no other way.
+    validators
+        2 to 7, each in a namespace of its own.
+    yes
+        Do what the plan says.
+    force
+        Remove the validators' homes that an earlier attempt left, with their keys.
+    home
+        The grid's folder.
+    """
+    if not to_comet:
+        raise InvalidInputError("say where to", code="bad_option", hint="`freehold grid upgrade --to-comet`")
+    folder, own = _folder(home), Home.default()
+    layout = leaving.upgrade_plan(folder, validators)
+    plan = {"kept": list(leaving.KEPT), "changed": list(leaving.CHANGED), "lost": list(leaving.LOST)}
+    if not yes:
+        lines = [f"{word:8}{line}" for word, rows in plan.items() for line in rows]
+        text = "\n".join([*lines, "", "nothing was done; `--yes` stops the grid and does it"])
+        return Result({"done": False, "plan": plan}, text)
+    old = layout.genesis_path.read_bytes()
+    done = leaving.upgrade_grid(folder, validators=validators, force=force, say=say)
+    is_ours = own.genesis_path.exists() and own.genesis_path.read_bytes() == old
+    if is_ours:
+        own.write(own.folder / f"genesis.{done['old_chain']}.json", old)
+        own.write(own.genesis_path, layout.genesis_path.read_bytes())
+        own.save_settings(Settings(rpc=layout.url))
+    counts = f"--nodes {len(layout.nodes)} --farms {len(layout.farms)} --preset {layout.preset}"
+    text = (
+        f"{done['old_chain']} ends; {done['chain']} begins at height {done['height']} with its state\n"
+        f"the old ledger stays at {done['kept']}; never run its validator again\n"
+        f"other homes that trust the old genesis: copy {layout.genesis_path} over their genesis.json\n\n"
+        f"next: `freehold grid up --validators {validators} {counts}`"
+    )
+    return Result({"done": True, "plan": plan, "home_updated": is_ours} | done, text)
 
 
 @app.command

@@ -18,6 +18,7 @@ from freehold.base.limits import MAX_TX_BYTES
 from freehold.base.presets import Preset
 from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlockResponse, Lane, TxResult
+from freehold.consensus.carried_genesis import continued_state, is_carried
 from freehold.consensus.errors import StorageDamagedError
 from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
@@ -114,6 +115,7 @@ class LedgerApplication:
         self._signatures = VerifiedSignatures()
         self._chain_id = ""
         self._staged_height = 0
+        self._base_height = 0  # of the state before the first block
         self._proposed: tuple[BlockInput, BlockResult] | None = None
 
     @classmethod
@@ -148,6 +150,7 @@ class LedgerApplication:
         state_sync = StateSync(state, path, genesis.chain_id, snapshots)
         application = cls(state, signer, keep_blocks=keep_blocks, vrf_key=vrf_key, state_sync=state_sync)
         application._chain_id = genesis.chain_id
+        application._base_height = genesis.initial_height - 1
         return application
 
     def close(self) -> None:
@@ -159,7 +162,8 @@ class LedgerApplication:
     def info(self) -> abci.InfoResponse:
         """Tell what was last committed."""
         root = self.state.app_hash
-        return abci.InfoResponse(self.state.height, b"" if root == _EMPTY_ROOT else root, APP_VERSION)
+        height = self.state.height if self.state.height > self._base_height else 0  # the engine knows no block yet
+        return abci.InfoResponse(height, b"" if root == _EMPTY_ROOT else root, APP_VERSION)
 
     def init_chain(self, request: abci.InitChainRequest) -> abci.InitChainResponse:
         """Take over genesis; made durable at once, so that reads of height 0 work before the first block.
@@ -170,9 +174,10 @@ class LedgerApplication:
         """
         self._chain_id = request.chain_id
         validators = [(validator.public_key, validator.power) for validator in request.validators]
-        first = initial_state(request.app_state, request.chain_id, request.time_ms, validators)
+        self._base_height = request.initial_height - 1
+        first = _first_state(request, validators)
         if self.state.app_hash == _EMPTY_ROOT:
-            self.state.stage(0, dict(first))
+            self.state.stage(self._base_height, dict(first), begins=True)
             self.state.commit()
         elif len(first) != len(self.state) or any(self.state.get(key) != value for key, value in first.items()):
             raise StorageDamagedError(
@@ -328,6 +333,24 @@ class LedgerApplication:
             value, proof = self.state.prove(request.key, request.height)
             return abci.QueryResponse(value, request.height, proof)
         return abci.QueryResponse(self.state.get_at(request.key, request.height), request.height)
+
+
+def _first_state(request: abci.InitChainRequest, validators: list[tuple[bytes, int]]) -> dict[bytes, bytes]:
+    if is_carried(request.app_state):
+        return continued_state(
+            request.app_state,
+            request.chain_id,
+            initial_height=request.initial_height,
+            genesis_time_ms=request.time_ms,
+            validators=validators,
+        )
+    if request.initial_height != 1:
+        raise InvalidInputError(
+            f"genesis begins at height {request.initial_height} and carries no state",
+            code="bad_genesis",
+            hint="a new ledger begins at height 1",
+        )
+    return initial_state(request.app_state, request.chain_id, request.time_ms, validators)
 
 
 def genesis_preset(genesis: TrustedGenesis) -> Preset:

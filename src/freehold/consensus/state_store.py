@@ -217,18 +217,21 @@ class StateStore:
                 record = bytes(value)
                 yield record_key(record), record_value(record)
 
-    def stage(self, height: int, changes: Mapping[bytes, bytes | None], meta: bytes = b"") -> bytes:
+    def stage(
+        self, height: int, changes: Mapping[bytes, bytes | None], meta: bytes = b"", *, begins: bool = False
+    ) -> bytes:
         """Compute the next version; nothing is written, and what was staged before is forgotten.
 
         Args:
-            height: the one after the newest; 0 for genesis, on an empty store.
+            height: the one after the newest; any for genesis, on an empty store.
             changes: new value by key, None to delete.
             meta: at most 1 MiB, stored in the same transaction.
+            begins: this is genesis' state, before which there is none.
 
         Returns:
             The root, 32 bytes.
         """
-        genesis = height == 0 and self.height == 0 and self.app_hash == bytes(HASH_BYTES)
+        genesis = (height == 0 or begins) and self.height == 0 and self.app_hash == bytes(HASH_BYTES)
         check(genesis or height == self.height + 1, "stage_next_height", height=height, newest=self.height)
         check(len(meta) <= MAX_META_BYTES, "stage_meta_length", length=len(meta))
         leaves: list[tuple[bytes, bytes | None]] = []
@@ -254,7 +257,7 @@ class StateStore:
                     buckets[prefix] = _bucket_node(bucket, split)
         with self._storage.lock:
             overwritten = self._tree.stage(buckets)
-        undo = encode_undo(*overwritten, before)
+        undo = b"" if genesis else encode_undo(*overwritten, before)
         head = Head(FORMAT, split, height, self._tree.staged_root, meta)
         self._staged = Staged(head, leaves, undo, changes)
         return head.root
@@ -282,7 +285,7 @@ class StateStore:
             for path, record in staged.leaves:
                 if record is None:
                     txn.delete(path, db=databases["leaves"])
-            if height > 0:
+            if staged.undo:
                 txn.put(height.to_bytes(8, "big"), staged.undo, db=databases["undo"])
             self._prune(txn, height)
             txn.put(HEAD_KEY, encode(staged.head), db=databases["head"])

@@ -84,7 +84,7 @@ def _found_embedded(layout: GridLayout, state: AppState) -> None:
     (layout.ledger_home / "ledger.toml").write_text(listen, encoding="utf-8")
     if not layout.genesis_path.exists():
         document = genesis_document(
-            chain_id=_chain_id(),
+            chain_id=new_chain_id(),
             genesis_time=Timestamp.from_ms(time.time_ns() // 1_000_000),
             validators=[(validator.public, 10, "local")],
             app_state=state([faucet]),
@@ -98,12 +98,13 @@ def _found_validators(layout: GridLayout, state: AppState) -> None:
     cards = [home.make_keys(row.name, row.peer) for home, row in zip(homes, layout.validators, strict=True)]
     faucets = [_seed_key(home.folder / "faucet.key") for home in homes]
     if not layout.genesis_path.exists():
-        Home(layout.folder).write(layout.genesis_path, genesis_of(cards, _chain_id(), state(faucets)))
+        Home(layout.folder).write(layout.genesis_path, genesis_of(cards, new_chain_id(), state(faucets)))
     for home, row in zip(homes, layout.validators, strict=True):
         settle(home, layout.genesis_path.read_bytes(), cards, rpc=f"{row.ip}:{LEDGER_PORT}")
 
 
-def _chain_id() -> str:
+def new_chain_id() -> str:
+    """A name that no other local grid has."""
     return f"freehold-local-{random_bytes(4).hex()}"
 
 

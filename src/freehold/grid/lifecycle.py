@@ -51,7 +51,7 @@ def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say, validator
     require_root()
     if validators > 1:
         install.require()
-    with _exclusive(folder):
+    with exclusive(folder):
         layout = load_layout(folder)
         if layout is None:
             layout = claim_layout(folder, nodes=nodes, farms=farms, preset=preset, validators=validators)
@@ -96,7 +96,7 @@ def down(folder: Path, *, say: Say) -> bool:
     if layout is None:
         return False
     require_root()
-    with _exclusive(folder):
+    with exclusive(folder):
         say(f"grid: stopping {len(layout.nodes)} agents and the ledger")
         stop_daemons([*(node.home for node in layout.nodes), *layout.ledger_homes])
         for node in layout.nodes:
@@ -138,7 +138,7 @@ def add_node(folder: Path, say: Say) -> NodeLayout:
     if layout is None:
         raise InvalidInputError("there is no grid here", code="no_grid", hint="start one with `freehold grid up`")
     require_root()
-    with _exclusive(folder):
+    with exclusive(folder):
         subnet = int(layout.host_ip.split(".")[2])
         count = len(layout.nodes) + 1
         larger = make_layout(
@@ -305,7 +305,7 @@ def _await_nodes(layout: GridLayout) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """One `up` or `down` of a folder at a time."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

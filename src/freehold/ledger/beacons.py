@@ -18,7 +18,7 @@ from freehold.ledger import keys
 from freehold.ledger.codes import Code
 from freehold.ledger.context import load_params
 from freehold.ledger.lottery import ranking
-from freehold.ledger.records import BeaconRecord, Totals, ValidatorBond, VrfKeys
+from freehold.ledger.records import BeaconRecord, Carried, Totals, ValidatorBond, VrfKeys
 from freehold.ledger.state import View, read
 from freehold.ledger.validator_sets import set_at
 
@@ -50,6 +50,12 @@ class Voter(Record):
 def has_vrf(view: View) -> bool:
     """Whether the ledger's genesis chose this form of the beacon."""
     return view.get(keys.VRF_KEYS) is not None
+
+
+def first_height(view: View) -> int:
+    """Give the height of this chain's first block, which follows no votes."""
+    carried = read(view, keys.CARRIED, Carried)
+    return 1 if carried is None else carried.height + 1
 
 
 def vote_input(chain_id: str, height: int, seed: bytes, validator: bytes) -> bytes:
@@ -147,7 +153,7 @@ def vrf_beacon_tx(view: View, height: int, extensions: Iterable[tuple[bytes, byt
         height: of the block.
         extensions: voter's consensus key and extension of each vote for the block before.
     """
-    if height == 1:
+    if height == first_height(view):
         return encode(VrfBeaconTx(height, []))
     params, _ = load_params(view)
     given, seed = dict(extensions), seed_at(view, height - 1)
@@ -168,7 +174,8 @@ def read_vrf_beacon(view: View, height: int, data: bytes) -> bytes | Code:
         height: of the block.
         data: the transaction.
     """
-    members = voters(view, height - 1) if height > 1 else []
+    is_first = height == first_height(view)
+    members = [] if is_first else voters(view, height - 1)
     try:
         tx = decode(data, VrfBeaconTx, max_bytes=_ROOM_BYTES + PROOF_ROOM_BYTES * len(members))
     except CodecError:
@@ -176,10 +183,11 @@ def read_vrf_beacon(view: View, height: int, data: bytes) -> bytes | Code:
     if tx.height != height:
         return Code.BEACON_HEIGHT
     params, _ = load_params(view)
-    if height == 1:
+    if is_first:
         if tx.proofs:
             return Code.UNKNOWN_VALIDATOR
-        return tagged_hash(Purpose.VRF_BEACON, params.chain_id.encode(), (1).to_bytes(8, "big"), seed_at(view, 1))
+        seed = seed_at(view, height)
+        return tagged_hash(Purpose.VRF_BEACON, params.chain_id.encode(), height.to_bytes(8, "big"), seed)
     places = [place for place, _ in tx.proofs]
     if places != sorted(set(places)):
         return Code.NOT_SORTED

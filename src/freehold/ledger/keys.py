@@ -7,6 +7,7 @@ ELECTIONS = b"E"
 CANDIDATES = b"C"
 VALIDATOR_SETS = b"V"
 UPGRADE = b"U"
+CARRIED = b"O"
 
 
 def account_key(account: bytes) -> bytes:

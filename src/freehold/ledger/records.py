@@ -32,6 +32,15 @@ class VrfKeys(Record):
     keys: list[tuple[bytes, bytes]]  # consensus key, VRF key; ascending
 
 
+class Carried(Record):
+    """The chain whose state this one began with; absent where genesis made the state."""
+
+    version: int
+    chain_id: str
+    height: int  # of that state
+    header_hash: bytes  # of the header one above, which holds its root
+
+
 class Totals(Record):
     """Counters of the whole ledger; with the records' own sums they prove that tokens are conserved."""
 

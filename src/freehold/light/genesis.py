@@ -77,8 +77,10 @@ class TrustedGenesis(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def genesis_time_ms(self) -> int:
-        """The genesis time, whole milliseconds since the Unix epoch."""
-        return self.genesis_time.ms
+        """When epoch 0 began, milliseconds since the Unix epoch: the genesis time, or that of a carried ledger."""
+        carried = self.app_state.get("carried")
+        began = carried.get("genesis_ms") if isinstance(carried, dict) else None
+        return began if type(began) is int else self.genesis_time.ms
 
 
 def parse_genesis(data: bytes, *, max_bytes: int = MAX_GENESIS_BYTES) -> TrustedGenesis:

@@ -96,9 +96,10 @@ class CometDesk:
         """Take the application's state, before the engine runs."""
         totals = read(state, keys.TOTALS, Totals)
         self._state = state
-        self._newest = (state.height, totals.time_ms if totals else self._trusted.genesis_time_ms, state.app_hash)
+        if totals is not None and state.height >= self._trusted.initial_height:
+            self._newest = (state.height, totals.time_ms, state.app_hash)
         self._made_at = time.monotonic()
-        self._begun_at = state.height
+        self._begun_at = self._newest[0]
 
     async def follow(self) -> None:
         """Read the newest blocks back, then ask the engine how it is, until cancelled."""

@@ -194,7 +194,7 @@ class AbciService:
         theirs = {
             "chain_id": request.chain_id == genesis.chain_id,
             "genesis_time": request.time == genesis.genesis_time,
-            "initial_height": request.initial_height == genesis.initial_height == 1,
+            "initial_height": request.initial_height == genesis.initial_height,
             "validators": sorted((one.pub_key.ed25519, one.power) for one in request.validators) == members,
             "app_state": app_state == genesis.app_state,
         }

@@ -18,7 +18,14 @@ from freehold.light.types import Timestamp
 POWER: Final = 10  # of each validator of a new chain
 
 
-def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], *, time_ms: int | None = None) -> bytes:
+def genesis_of(
+    cards: Sequence[Card],
+    chain_id: str,
+    app_state: dict[str, Any],
+    *,
+    time_ms: int | None = None,
+    initial_height: int = 1,
+) -> bytes:
     """Write the genesis document of a new chain.
 
     Args:
@@ -26,6 +33,7 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
         chain_id: 1 to 50 bytes.
         app_state: the ledger's beginning, to which the operators' VRF keys are added.
         time_ms: of the beginning; now when None.
+        initial_height: above 1 where `app_state` carries another chain's state.
 
     Raises:
         InvalidInputError: a validator, name or address stands twice, or the document would not be read back.
@@ -48,6 +56,7 @@ def genesis_of(cards: Sequence[Card], chain_id: str, app_state: dict[str, Any], 
         genesis_time=Timestamp.from_ms(now),
         validators=[(card.validator_key, POWER, card.name) for card in sorted(cards, key=lambda card: card.validator)],
         app_state=app_state | {"vrf": vrf_document([card.vrf_member for card in cards])},
+        initial_height=initial_height,
         params=_params(app_state),
     )
 

@@ -143,7 +143,7 @@ def upgrade(
         The grid's folder.
     """
     if not to_comet:
-        raise InvalidInputError("say where to", code="bad_option", hint="`freehold grid upgrade --to-comet`")
+        raise InvalidInputError("say where to", code="bad_usage", hint="`freehold grid upgrade --to-comet`")
     folder, own = _folder(home), Home.default()
     layout = leaving.upgrade_plan(folder, validators)
     plan = {"kept": list(leaving.KEPT), "changed": list(leaving.CHANGED), "lost": list(leaving.LOST)}

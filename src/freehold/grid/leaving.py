@@ -90,8 +90,12 @@ def upgrade_grid(folder: Path, *, validators: int, force: bool, say: Say) -> dic
         say("grid: stopping the agents and the ledger")
         stop_daemons([*(node.home for node in layout.nodes), layout.ledger_home])
         old = load_home(layout.ledger_home)
-        last = export_last_state(old.data, old.genesis, old.validator, time.time_ns() // 1_000_000)
-        state = carried_app_state(last.light_block, last.records)
+        try:
+            last = export_last_state(old.data, old.genesis, old.validator, time.time_ns() // 1_000_000)
+            state = carried_app_state(last.light_block, last.records)
+        except InvalidInputError:
+            say("grid: nothing was changed; `freehold grid up` with the same counts starts it again")
+            raise
         height = last.light_block.header.height
         say(f"grid: {len(last.records)} records of {old.genesis.chain_id} after block {height - 1}")
         shutil.rmtree(left, ignore_errors=True)

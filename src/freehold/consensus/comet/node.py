@@ -92,7 +92,7 @@ class CometNode:
             prepare(home, preset)
             application, last_time_ms = self._make(home)
             stack.callback(application.close)
-            check_clock(last_time_ms() if application.info().height else home.genesis().genesis_time_ms)
+            check_clock(last_time_ms() if application.info().height else home.genesis().genesis_time.ms)
             self.application = application
             service = AbciService(application, home.genesis(), last_time_ms, self._follower)
             server = AbciServer(service, home.socket, told=self._told)

@@ -114,8 +114,11 @@ async def read_across(urls: list[str], home: OperatorHome, newcomer: bytes, fold
             await client.close()
         assert snapshot.get(bond_key(newcomer), ValidatorBond) is not None
         assert len(snapshot.light_block.validator_set.validators) == VALIDATORS + 1 > len(trusted.validators.validators)
-        assert client.comparison is not None and client.comparison.refused == 0
-        assert client.comparison.agreed + client.comparison.behind > 0
+        if client.comparison is None:  # the second reader, still at the header that the first one compared
+            assert heights == [snapshot.at.height]
+        else:
+            assert client.comparison.refused == 0
+            assert client.comparison.agreed + client.comparison.behind > 0
         heights.append(snapshot.at.height)
     assert heights == sorted(heights)
 
@@ -165,6 +168,7 @@ def test_two_machines_with_one_key_vote_twice_and_lose_seat_and_bond(tmp_path: P
     assert bond.stake < 200 * TOKEN
 
 
+@pytest.mark.long
 def test_a_newcomer_bonds_is_elected_and_proposes(tmp_path: Path) -> None:
     homes = found(tmp_path)
     daemons = [LedgerProcess(home.folder) for home in homes]

@@ -462,6 +462,7 @@ MOVES = compose(
 )
 
 
+@pytest.mark.long
 def test_prefer_standbys_and_failover(local_grid: LocalGrid) -> None:
     local_grid.deploy(MOVES)
     for name in ("moves/plain", "moves/empty"):

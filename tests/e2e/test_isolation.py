@@ -46,6 +46,7 @@ def test_no_node_holds_anything_of_another(local_grid: LocalGrid) -> None:
     grid.end("apart")
 
 
+@pytest.mark.long
 def test_one_more_node_joins_by_transaction(own_grid: LocalGrid) -> None:
     grid = own_grid
     before = {node["node"] for node in grid.cli("node", "list")["nodes"]}

@@ -36,6 +36,7 @@ async def kill_in_turn(net: Validators, kills: int) -> None:
     await check_load(net, load)
 
 
+@pytest.mark.long
 def test_two_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     with_validators(tmp_path, lambda net: kill_in_turn(net, 2))
 

@@ -41,6 +41,7 @@ def verify_offline(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_live_proof_verifies_offline_and_a_changed_one_does_not(observed: LocalGrid, tmp_path: Path) -> None:
     proof, genesis = tmp_path / "proof.json", tmp_path / "genesis.json"
     live = observed.cli("verify", "proven/web", "--export", str(proof))

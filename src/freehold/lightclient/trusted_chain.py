@@ -148,12 +148,12 @@ class TrustedChain:
         Raises:
             DivergedError: another server tells another story, which also verifies; the evidence is kept.
         """
-        self._compared_at = time.monotonic()
         common = self._agreed or self._root
         trace = [self._states[height] for height in sorted(self._states)]
         trace = [common, *(state for state in trace if state.height > common.height)] if common is not None else trace
         if len(trace) < 2 or not witnesses:
-            return
+            return  # nothing newer than what others agreed with; the next header is compared
+        self._compared_at = time.monotonic()
         start, self._compared = self._compared, self._compared + 1
         chosen = [witnesses[(start + n) % len(witnesses)] for n in range(min(MAX_WITNESSES, len(witnesses)))]
         answers = await asyncio.gather(*(self._ask(witness, trace, limit_s) for witness in chosen))

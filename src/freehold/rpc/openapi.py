@@ -10,7 +10,7 @@ from freehold.rpc.errors import ErrorAnswer
 from freehold.rpc.routes import ROUTES, Route
 
 _REF: Final = "#/components/schemas/{name}"
-_EVERYWHERE: Final = (429, 500, 503)
+_EVERYWHERE: Final = (400, 413, 429, 500, 503)  # a query that is not asked for, or too long, is refused on any route
 _MEANING: Final = {
     400: "the request is malformed",
     403: "refused",

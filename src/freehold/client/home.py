@@ -9,6 +9,7 @@ import msgspec
 from freehold.base.errors import InvalidInputError
 from freehold.light.genesis import TrustedGenesis, parse_genesis
 from freehold.light.trust import GENESIS, Trust, parse_trust
+from freehold.lightclient.private_file import write_private
 
 DEFAULT_RPC = "http://127.0.0.1:4600"
 MAX_GENESIS_BYTES = 8 << 20
@@ -120,16 +121,4 @@ class Home:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a private file so that a crash leaves the old or the new one whole."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private(path, data)

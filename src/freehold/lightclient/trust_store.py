@@ -6,7 +6,6 @@ Spec: docs/spec/light-client.md.
 """
 
 import base64
-import os
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from freehold.light.headers import header_hash
 from freehold.light.skipping import TrustedState
 from freehold.light.trust import Trust, trust_signed
 from freehold.light.types import LightBlock
+from freehold.lightclient.private_file import write_private
 
 FORMAT: Final = "freehold-trust/1"
 EVIDENCE_FORMAT: Final = "freehold-divergence/1"
@@ -111,7 +111,7 @@ class TrustStore:
             str(self._trust),
             _base64(state.light_block.encode()),
         )
-        self._write(self.path, msgspec.json.encode(stored))
+        write_private(self.path, msgspec.json.encode(stored))
         self._saved = state.height
 
     def keep_evidence(self, divergence: Divergence, primary_url: str, witness_url: str) -> Path | None:
@@ -139,23 +139,8 @@ class TrustStore:
             _side(primary_url, divergence.primary, divergence.against_primary),
             _side(witness_url, divergence.witness, divergence.against_witness),
         )
-        self._write(path, msgspec.json.format(msgspec.json.encode(stored), indent=1))
+        write_private(path, msgspec.json.format(msgspec.json.encode(stored), indent=1))
         return path
-
-    def _write(self, path: Path, data: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _refusal(self, what: str, code: str) -> InvalidInputError:
         return InvalidInputError(

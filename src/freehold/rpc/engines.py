@@ -8,7 +8,7 @@ from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.consensus.application import Application
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.complaints import complaint
-from freehold.consensus.comet.node import LOG_FILE, CometNode, open_ledger
+from freehold.consensus.comet.node import CometNode, open_ledger
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.embedded import EmbeddedEngine, EngineState
 from freehold.consensus.errors import EngineStoppedError
@@ -108,7 +108,7 @@ class CometLedger:
             home.genesis_bytes,
             keep_heights=preset.state_heights,
             tick_ms=preset.tick_ms,
-            explain=lambda: complaint(operator.engine / LOG_FILE),
+            explain=lambda: complaint(self._node.printed),
         )
         self._node = CometNode(operator, make_application=self._open, follower=self.desk)
         self._task: asyncio.Task[None] | None = None

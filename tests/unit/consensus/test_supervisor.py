@@ -7,7 +7,11 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 
-from freehold.consensus.comet.supervisor import Supervisor
+import pytest
+
+from freehold.consensus.comet import supervisor as supervisor_module
+from freehold.consensus.comet.supervisor import MAX_STARTS, Supervisor
+from freehold.consensus.errors import StorageFullError
 
 LIMIT_S = 20.0
 
@@ -46,10 +50,23 @@ def test_a_killed_child_is_started_again_and_stopped_at_the_end(tmp_path: Path) 
     assert len(set(pids)) == 2
 
 
+def test_what_an_engine_says_is_heard_where_its_log_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.01)
+    failing = ["sh", "-c", "echo begun; echo 'CONSENSUS FAILURE!!! no space left on device'; exec sleep 1000"]
+    supervisor = Supervisor(failing, Path("/dev/full"))
+
+    async def work() -> None:
+        with pytest.raises(StorageFullError):
+            await supervisor.run()
+
+    asyncio.run(asyncio.wait_for(work(), LIMIT_S))
+    assert supervisor.starts == MAX_STARTS
+
+
 def test_the_log_is_cut_under_a_child_that_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "log"
     command = ["sh", "-c", "while :; do echo a line of the engine; sleep 0.001; done"]
-    supervisor = Supervisor(command, path, max_log_bytes=2_000, look_s=0.02)
+    supervisor = Supervisor(command, path, max_log_bytes=2_000)
     sizes = [0]
 
     async def work() -> None:

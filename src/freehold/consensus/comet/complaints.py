@@ -1,17 +1,15 @@
-"""What the engine's log tells of why no block is made: of peers that are set up otherwise, and of a wrong clock.
+"""What the engine's words tell of why no block is made: of peers that are set up otherwise, and of a wrong clock.
 
 The engine only goes on trying; its operator should hear what to do. Sources: CometBFT v0.38.25 p2p/node_info.go
 (`CompatibleWith`), state/validation.go (`validateBlock`), node/node.go (genesis time).
 """
 
 import time
-from pathlib import Path
 from typing import Final
 
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.consensus.errors import EngineStoppedError
 
-TAIL_BYTES: Final = 64 * 1024
 FAR_OFF_MS: Final = 10_000  # less is left to the fence, and to the median of the votes
 _OTHER_CHAIN: Final = "peer is on a different network"
 _OTHER_STATE: Final = (
@@ -21,21 +19,16 @@ _OTHER_STATE: Final = (
 )
 
 
-def complaint(log_path: Path) -> FreeholdError | None:
-    """Give the reason that the newest lines of the engine's log name, if it is one of those known here.
+def complaint(printed: bytes) -> FreeholdError | None:
+    """Give the reason that the newest words of the engine name, if it is one of those known here.
 
     Args:
-        log_path: of the engine.
+        printed: what it printed last.
 
     Returns:
-        `other_chain` or `peers_disagree`, with what to do; None when the log names neither.
+        `other_chain` or `peers_disagree`, with what to do; None when it names neither.
     """
-    try:
-        with log_path.open("rb") as file:
-            file.seek(max(0, log_path.stat().st_size - TAIL_BYTES))
-            tail = file.read().decode(errors="replace")
-    except OSError:
-        return None
+    tail = printed.decode(errors="replace")
     if any(words in tail for words in _OTHER_STATE):
         return EngineStoppedError(
             "the other validators' blocks do not follow from this one's genesis",

@@ -74,6 +74,11 @@ class CometNode:
         self.application: Application | None = None
         self.supervisor: Supervisor | None = None
 
+    @property
+    def printed(self) -> bytes:
+        """The newest words of the engine."""
+        return b"" if self.supervisor is None else self.supervisor.tail
+
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run until cancelled.
 

@@ -235,12 +235,20 @@ class Validators:
         except (httpx2.HTTPError, OSError, KeyError):
             return -1
 
+    def check_alive(self, index: int) -> None:
+        """A daemon that ended by itself is told with its last words, not by a timeout."""
+        daemon = self.daemons[index]
+        if (code := daemon.process.poll()) is not None:
+            daemon.wait_ended()
+            raise AssertionError(f"v{index} ended by itself with {code}: {daemon.lines[-30:]}")
+
     async def reach(self, height: int, members: Iterable[int], timeout_s: float = WAIT_S) -> None:
         """Wait until each of `members` has a block of that height."""
         for index in members:
             try:
                 async with asyncio.timeout(timeout_s):
-                    while await self.height(index) < height:  # noqa: ASYNC110 - HTTP has no other way
+                    while await self.height(index) < height:  # HTTP has no other way
+                        self.check_alive(index)
                         await asyncio.sleep(0.05)
             except TimeoutError:
                 told = await status_text(index)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.base.decoders import decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.crypto.box import BoxKey
 from freehold.crypto.ed25519 import PrivateKey
@@ -103,7 +104,7 @@ def _read_key(path: Path) -> bytes:
 
 def _read_settings(path: Path) -> NodeSettings:
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=NodeSettings)
+        return decode_toml(path.read_bytes(), NodeSettings)
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}", code="no_settings", hint=_INIT_HINT) from None
     except (msgspec.DecodeError, ValueError) as error:

@@ -5,11 +5,11 @@ plain int, str, bytes, list. Decoding re-encodes and compares, so two encodings 
 (docs/spec/codec.md). Maps are not used: their order is not canonical.
 """
 
-from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
 
+from freehold.base.decoders import msgpack_decoder
 from freehold.base.errors import CodecError
 
 T = TypeVar("T")
@@ -31,11 +31,6 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-@cache
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)
-
-
 def decode(data: bytes, kind: type[T], *, max_bytes: int = 1 << 20) -> T:
     """Decode canonical bytes.
 
@@ -50,7 +45,7 @@ def decode(data: bytes, kind: type[T], *, max_bytes: int = 1 << 20) -> T:
     if len(data) > max_bytes:
         raise CodecError(f"{len(data)} bytes, at most {max_bytes} allowed", code="oversized")
     try:
-        value = _decoder(kind).decode(data)  # type: ignore[arg-type]
+        value = msgpack_decoder(kind).decode(data)  # type: ignore[arg-type]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CodecError(f"not a valid {_name(kind)}: {error}", code="undecodable") from None
     if _encoder.encode(value) != data:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from freehold.base.amounts import format_amount, parse_amount
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.ids import parse_id
 from freehold.cli.output import Json, Result, say
@@ -250,7 +251,7 @@ def _agree(home: OperatorHome, owner: bytes) -> PossessionCard:
 def _read_possession(path: Path) -> PossessionCard:
     try:
         data = path.read_bytes()[: MAX_CARD_BYTES + 1]
-        card = msgspec.json.decode(data, type=PossessionCard)
+        card = decode_json(data, PossessionCard)
         bytes.fromhex(card.possession)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}", code="missing_file") from None

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from freehold.base.decoders import convert
 from freehold.base.errors import InvalidInputError, NotVerifiedError, RefusedError
 from freehold.base.ids import parse_id
 from freehold.cli.eventwords import Names, moment, sentence
@@ -222,7 +223,7 @@ async def _names(session: Session) -> Names:
 
 async def _get(session: Session, path: str, kind: type[T]) -> T:
     try:
-        return msgspec.convert(await session.ledger.get_json(path), kind)
+        return convert(await session.ledger.get_json(path), kind)
     except msgspec.ValidationError as error:
         raise NotVerifiedError(f"the server's answer is malformed: {error}", code="bad_answer") from None
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
 from freehold.cli.output import Json, Result
@@ -77,7 +78,7 @@ def _approve(home: OperatorHome, height: int, rules: int, settings: list[int]) -
 
 def _read(path: Path) -> Approval:
     try:
-        approval = msgspec.json.decode(path.read_bytes()[: MAX_APPROVAL_BYTES + 1], type=Approval)
+        approval = decode_json(path.read_bytes()[: MAX_APPROVAL_BYTES + 1], Approval)
         bytes.fromhex(approval.signature)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}", code="missing_file") from None

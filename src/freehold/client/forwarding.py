@@ -8,6 +8,7 @@ import asyncio
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
 from freehold.base.presets import Preset
 from freehold.client.compose.model import ComposeFile
@@ -48,7 +49,7 @@ class PublishedPorts:
 
     def _load(self) -> dict[str, dict[int, int]]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[int, int]])
+            return decode_json(self._path.read_bytes(), dict[str, dict[int, int]])
         except FileNotFoundError:
             return {}
         except (msgspec.DecodeError, ValueError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.base.decoders import decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.light.genesis import TrustedGenesis, parse_genesis
 from freehold.light.trust import GENESIS, Trust, parse_trust
@@ -82,7 +83,7 @@ class Home:
         settings = Settings()
         if path.exists():
             try:
-                settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
+                settings = decode_toml(path.read_bytes(), Settings)
             except (msgspec.DecodeError, ValueError) as error:
                 raise InvalidInputError(f"{path}: {error}", code="bad_settings") from None
         named = os.environ.get("FREEHOLD_RPC")

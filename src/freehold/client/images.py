@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError
 from freehold.client.compose.references import ImageReference, parse_image_reference
 from freehold.client.home import Home
@@ -62,7 +63,7 @@ class LocalImages:
             InvalidInputError: the file of names is damaged.
         """
         try:
-            return msgspec.json.decode(self._names.read_bytes(), type=list[NamedImage])
+            return decode_json(self._names.read_bytes(), list[NamedImage])
         except FileNotFoundError:
             return []
         except (msgspec.DecodeError, ValueError) as error:

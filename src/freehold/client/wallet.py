@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError
 from freehold.client.home import Home
 from freehold.crypto import mnemonic, slip10
@@ -120,7 +121,7 @@ def read_passphrase(*, confirm: bool = False) -> str:
 
 def _load(home: Home) -> _WalletFile:
     try:
-        file = msgspec.json.decode(home.wallet_path.read_bytes(), type=_WalletFile)
+        file = decode_json(home.wallet_path.read_bytes(), _WalletFile)
     except FileNotFoundError:
         raise InvalidInputError(
             f"no wallet at {home.wallet_path}", code="no_wallet", hint="make one with `freehold wallet new`"

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from freehold.base.decoders import convert
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.base.presets import ELECTIONS
 from freehold.consensus.tree import subtree
@@ -181,7 +182,7 @@ def check_origin(genesis: TrustedGenesis, old: TrustedGenesis) -> int:
 
 def _read(app_state: Mapping[str, Any]) -> tuple[CarriedState, dict[bytes, bytes], LightBlock]:
     try:
-        document = msgspec.convert(app_state, CarriedState, strict=True)
+        document = convert(app_state, CarriedState)
         pairs = [(_bytes(key), _bytes(value)) for key, value in document.carried.records]
         light_block = LightBlock.decode(_bytes(document.carried.light_block), max_bytes=ROOM_BYTES)
     except (msgspec.ValidationError, binascii.Error, FreeholdError) as error:

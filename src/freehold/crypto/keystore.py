@@ -13,6 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from msgspec import Meta, Struct
 
+from freehold.base.decoders import json_decoder
 from freehold.base.errors import InvalidInputError, NotVerifiedError
 from freehold.base.limits import KIB
 from freehold.crypto import aead
@@ -60,7 +61,7 @@ class _Blob(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _json = msgspec.json.Encoder(order="sorted")
-_blob = msgspec.json.Decoder(_Blob)
+_blob = json_decoder(_Blob)
 
 
 def seal_keystore(secret: bytes, passphrase: str, *, kdf: Kdf = STRONG) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError
 
 # In a session of its own, so that Ctrl-C reaches the demo alone; killed by the kernel when the demo is.
@@ -60,12 +61,12 @@ class Cli:
         if process.returncode:
             said = noise.decode(errors="replace").strip() or output.decode(errors="replace").strip()
             raise FreeholdError(f"`freehold {' '.join(arguments)}` failed:\n{said}", code=_code(output))
-        return msgspec.json.decode(output)
+        return decode_json(output, dict[str, Any])
 
 
 def _code(output: bytes) -> str:
     """The error's code in the document of a command that failed."""
     try:
-        return str(msgspec.json.decode(output)["error"]["code"])
+        return str(decode_json(output, dict[str, Any])["error"]["code"])
     except (msgspec.DecodeError, KeyError, TypeError):
         return "command_failed"

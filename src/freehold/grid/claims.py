@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.grid.layout import GridLayout, make_layout
 from freehold.grid.namespaces import create_bridge
@@ -26,7 +27,7 @@ class _Marker(msgspec.Struct, forbid_unknown_fields=True):
 def load_layout(folder: Path) -> GridLayout | None:
     """The layout of the grid in a folder; None when there is none."""
     try:
-        marker = msgspec.json.decode((folder / "grid.json").read_bytes(), type=_Marker)
+        marker = decode_json((folder / "grid.json").read_bytes(), _Marker)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, ValueError) as error:

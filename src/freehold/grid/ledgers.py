@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, UnreachableError
 from freehold.consensus.comet import install
 from freehold.grid.layout import GridLayout, ValidatorLayout
@@ -103,7 +104,7 @@ def _settled(home: Path, url: str) -> bool:
 def _has_block(url: str) -> bool:
     with contextlib.suppress(httpx2.HTTPError, OSError, msgspec.DecodeError):
         answer = httpx2.get(f"{url}/v1/status", timeout=1.0, trust_env=False)
-        return answer.status_code == 200 and msgspec.json.decode(answer.content, type=_Status).height > 0
+        return answer.status_code == 200 and decode_json(answer.content, _Status).height > 0
     return False
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError, RefusedError, check
 from freehold.indexer import schema
 from freehold.indexer.cursors import Place
@@ -267,7 +268,7 @@ def _event_line(place: Place, reading: Transaction) -> EventLine:
 
 def _attributes(text: str) -> dict[str, str]:
     try:
-        return msgspec.json.decode(text, type=dict[str, str])
+        return decode_json(text, dict[str, str])
     except msgspec.MsgspecError:
         raise IndexDamagedError("an event's attributes are damaged", code="index_damaged") from None
 

@@ -10,6 +10,7 @@ import msgspec
 
 from freehold.base.amounts import MAX_AMOUNT, TOKEN, format_amount, parse_amount
 from freehold.base.codec import Record, encode
+from freehold.base.decoders import convert
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
 from freehold.base.limits import ID_BYTES, MAX_CHAIN_ID_BYTES, MAX_WITNESSES
@@ -217,7 +218,7 @@ def initial_state(
         InvalidInputError: the document is not one that these rules can start from.
     """
     try:
-        document = msgspec.convert(app_state, AppState, strict=True)
+        document = convert(app_state, AppState)
     except msgspec.ValidationError as error:
         _refuse(f"app_state of genesis: {error}", "make a new one with `freehold grid up`")
     _check_outer(document, chain_id, genesis_time_ms, validators)

@@ -4,12 +4,12 @@ Invariants: a refused transaction changes nothing; a record is decoded once per 
 by these rules, so it is not checked for canonical form again. Spec: docs/spec/state.md.
 """
 
-from functools import cache
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
 from freehold.base.codec import Record, encode
+from freehold.base.decoders import msgpack_decoder
 from freehold.base.errors import check
 
 R = TypeVar("R", bound=Record)
@@ -25,11 +25,6 @@ class View(Protocol):
         ...
 
 
-@cache
-def _decoder(kind: type[Any]) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)
-
-
 def decode_record(data: bytes, kind: type[R]) -> R:
     """Decode a value that the rules themselves wrote.
 
@@ -37,7 +32,7 @@ def decode_record(data: bytes, kind: type[R]) -> R:
         InvariantError: the state does not hold what its key promises.
     """
     try:
-        return cast(R, _decoder(kind).decode(data))
+        return cast(R, msgpack_decoder(kind).decode(data))
     except msgspec.DecodeError as error:
         check(False, "state_record_decodes", kind=kind.__name__, error=str(error))
         raise

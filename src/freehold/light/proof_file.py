@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from freehold.base.decoders import json_decoder
 from freehold.base.errors import CodecError, InvalidInputError, NotVerifiedError
 from freehold.base.limits import (
     KIB,
@@ -119,7 +120,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     witness: list[str]
 
 
-_decoder = msgspec.json.Decoder(_File)
+_decoder = json_decoder(_File)
 _encoder = msgspec.json.Encoder()
 
 

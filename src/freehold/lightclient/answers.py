@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, NotVerifiedError, RefusedError, UnreachableError
 from freehold.lightclient.servers import Answer
 
@@ -64,14 +65,14 @@ def decode_answer(answer: Answer, kind: Any) -> Any:
     if answer.status != 200:
         raise _server_error(answer.status, answer.content)
     try:
-        return msgspec.json.decode(answer.content, type=kind)
+        return decode_json(answer.content, kind)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise NotVerifiedError(f"the server's answer is malformed: {plain(str(error))}", code="bad_answer") from None
 
 
 def _server_error(status: int, content: bytes) -> FreeholdError:
     try:
-        error = msgspec.json.decode(content, type=_ErrorAnswer)
+        error = decode_json(content, _ErrorAnswer)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return UnreachableError(f"the ledger answered with HTTP status {status}", code="bad_answer")
     kind = UnreachableError if status >= 500 or status in (408, 429) else RefusedError

@@ -15,6 +15,7 @@ from typing import Final
 import httpx2
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import NotVerifiedError, UnreachableError
 
 MAX_RESPONSE_BYTES: Final = 8 << 20
@@ -183,7 +184,7 @@ class Servers:
             while True:
                 answer = await self._ask(url, "GET", "/v1/status", None, CATCH_UP_S)
                 try:
-                    if msgspec.json.decode(answer.content, type=_Status).height >= self.floor:
+                    if decode_json(answer.content, _Status).height >= self.floor:
                         break
                 except (msgspec.DecodeError, ValueError, RecursionError):
                     raise TimeoutError from None

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import CodecError, InvalidInputError, NotVerifiedError
 from freehold.light.blocks import LightClientAttackEvidence
 from freehold.light.divergence import Divergence
@@ -80,7 +81,7 @@ class TrustStore:
         except OSError as error:
             raise self._refusal(f"cannot be read: {error.strerror}", "trust_damaged") from None
         try:
-            stored = msgspec.json.decode(data, type=_TrustFile)
+            stored = decode_json(data, _TrustFile)
             raw = base64.b64decode(stored.light_block, validate=True)
         except (ValueError, RecursionError):
             raise self._refusal("is damaged", "trust_damaged") from None

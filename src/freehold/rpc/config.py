@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from freehold.base.decoders import decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
@@ -91,7 +92,7 @@ def load_home(folder: Path) -> DaemonHome:
     """
     genesis_bytes = _read(folder / "genesis.json", MAX_GENESIS_BYTES)
     try:
-        settings = msgspec.toml.decode(_read(folder / "ledger.toml", MAX_CONFIG_BYTES), type=Settings)
+        settings = decode_toml(_read(folder / "ledger.toml", MAX_CONFIG_BYTES), Settings)
     except (msgspec.DecodeError, ValueError) as error:
         raise InvalidInputError(
             f"{folder / 'ledger.toml'}: {error}",

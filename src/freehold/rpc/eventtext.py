@@ -1,10 +1,10 @@
 """Events of the ledger as text attributes: accounts as `G...`, other ids as hex, numbers in decimal."""
 
-from functools import cache
 from typing import Any, Final
 
 import msgspec
 
+from freehold.base.decoders import msgpack_decoder
 from freehold.base.errors import check
 from freehold.base.limits import ID_BYTES
 from freehold.crypto.strkey import encode_account
@@ -12,11 +12,6 @@ from freehold.indexer.records import BlockEvent
 from freehold.ledger.events import Event
 
 _ACCOUNTS: Final = frozenset({"sender", "to", "farm", "tenant", "owner", "challenger"})
-
-
-@cache
-def _decoder() -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(Event)
 
 
 def event_text(kind: str, data: bytes) -> BlockEvent:
@@ -30,7 +25,7 @@ def event_text(kind: str, data: bytes) -> BlockEvent:
         InvariantError: the bytes are no event of the ledger.
     """
     try:
-        event = _decoder().decode(data)
+        event = msgpack_decoder(Event).decode(data)
     except msgspec.DecodeError as error:
         check(False, "block_event_decodes", kind=kind, error=str(error))
         raise

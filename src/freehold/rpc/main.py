@@ -8,6 +8,7 @@ those of the README.
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -177,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="folder with genesis.json, validator.key, ledger.toml")
     parser.add_argument("--check", action="store_true", help="print the settings and end")
     options = parser.parse_args(arguments)
+    faulthandler.enable()  # a crash of the process itself leaves a trace of every thread, not silence
     log = JsonLog()
     log.take_over()
     try:

@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
+from freehold.base.decoders import convert, decode_json
 from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_RPC_BODY_BYTES
 from freehold.rpc.answers import Request
@@ -46,7 +47,7 @@ def read_query(request: HttpRequest, kind: type[R] | None) -> R | None:
     if kind is None:
         return None
     try:
-        return msgspec.convert(values, kind)
+        return convert(values, kind)
     except msgspec.ValidationError as error:
         raise _malformed(str(error)) from None
 
@@ -72,7 +73,7 @@ async def read_body(request: HttpRequest, kind: type[R]) -> R:
     except ClientDisconnect:
         raise InvalidInputError("the request was cut off", code="bad_request") from None
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_json(body, kind)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _malformed(str(error)) from None
 

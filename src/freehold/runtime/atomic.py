@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def load_json(path: Path, kind: type[T]) -> T | None:
         return None
     if len(data) <= MAX_STATE_BYTES:
         try:
-            return msgspec.json.decode(data, type=kind)
+            return decode_json(data, kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
     path.rename(path.with_name(path.name + ".damaged"))

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError
 from freehold.runtime import cgroups
 from freehold.runtime.engine import Engine
@@ -87,7 +88,7 @@ def launch(engine: Engine, shim: Shim) -> int:
             if fd >= 0:
                 os.close(fd)
     try:
-        answer = msgspec.json.decode(reply, type=_Sync)
+        answer = decode_json(reply, _Sync)
     except msgspec.DecodeError:
         answer = _Sync(message="conmon ended without an answer")
     if answer.data <= 0:

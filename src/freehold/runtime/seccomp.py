@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import InvalidInputError
 
 MAX_PROFILE_BYTES: Final = 1 << 20
@@ -91,7 +92,7 @@ def flatten_profile(profile: bytes, capabilities: frozenset[str], machine: str) 
     if len(profile) > MAX_PROFILE_BYTES:
         raise InvalidInputError("the seccomp profile is too large", code="bad_seccomp")
     try:
-        source = msgspec.json.decode(profile)
+        source = decode_json(profile, dict[str, Any])
         rules = [
             _rule(entry, names)
             for entry in source["syscalls"]

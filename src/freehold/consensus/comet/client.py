@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import httpx2
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, RemoteProtocolError, UnreachableError
 from freehold.consensus.abci.following import FinalBlock
 from freehold.consensus.abci.service import EVENT_KEY
@@ -191,7 +192,7 @@ class CometClient:
         if len(data) > MAX_ANSWER_BYTES:
             raise _malformed(method, "too long")
         try:
-            answer = msgspec.json.decode(data, type=dict[str, Any])
+            answer = decode_json(data, dict[str, Any])
         except msgspec.MsgspecError as error:
             raise _malformed(method, error) from None
         if answer.get("error"):

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError, UnreachableError
 from freehold.consensus.comet import pins
 
@@ -58,7 +59,7 @@ def find(folder: Path | None = None) -> Installed | None:
     """Give the installed engine, if its program is still the one that was built; None otherwise."""
     place = (folder or engine_folder()) / pins.VERSION
     try:
-        record = msgspec.json.decode((place / "installed.json").read_bytes(), type=Installed)
+        record = decode_json((place / "installed.json").read_bytes(), Installed)
         program = Path(record.path)
         is_same = program == place / PROGRAM and _digest(program) == record.sha256
     except (OSError, msgspec.MsgspecError):
@@ -169,7 +170,7 @@ def _build(root: Path, place: Path, say: Say, go: str) -> Installed:
 def _check_module(go: str) -> None:
     answer = _run([go, "mod", "download", "-json", f"{pins.MODULE}@{pins.VERSION}"], {}, "fetch", QUICK_LIMIT_S)
     try:
-        found = msgspec.json.decode(answer, type=dict[str, object]).get("Sum")
+        found = decode_json(answer, dict[str, object]).get("Sum")
     except msgspec.MsgspecError:
         found = None
     if found != pins.MODULE_SUM:

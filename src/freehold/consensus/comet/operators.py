@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from freehold.base.decoders import decode_json, decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
 from freehold.base.limits import ID_BYTES
@@ -205,7 +206,7 @@ class OperatorHome:
         """
         path = self.folder / "validator.toml"
         try:
-            settings = msgspec.toml.decode(_read(path, MAX_CARD_BYTES * 4), type=Settings)
+            settings = decode_toml(_read(path, MAX_CARD_BYTES * 4), Settings)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidInputError(
                 f"{path}: {error}", code="bad_settings", hint="make it with `freehold ledger init`"
@@ -252,7 +253,7 @@ def read_card(path: Path) -> Card:
         InvalidInputError: it is missing or malformed.
     """
     try:
-        card = msgspec.json.decode(_read(path, MAX_CARD_BYTES), type=Card)
+        card = decode_json(_read(path, MAX_CARD_BYTES), Card)
     except msgspec.MsgspecError as error:
         raise InvalidInputError(
             f"{path} is no operator's card: {error}", code="bad_card", hint="ask its operator for operator.json again"

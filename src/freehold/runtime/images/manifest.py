@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from freehold.base.decoders import convert
 from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_IMAGE_BYTES, MAX_IMAGE_LAYERS, MIB
 
@@ -368,7 +369,7 @@ def _constant(name: str) -> NoReturn:
 
 def _convert(value: Any, kind: type[T], name: str) -> T:
     try:
-        return msgspec.convert(value, kind)
+        return convert(value, kind)
     except msgspec.ValidationError as error:
         refuse(f"the {name} is not valid: {str(error)[:200]}")
 

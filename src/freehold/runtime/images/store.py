@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.base.codec import Record, decode
+from freehold.base.decoders import decode_json
 from freehold.base.errors import CodecError, NotVerifiedError
 from freehold.base.limits import MIB
 from freehold.runtime.images.blobs import BlobError, BlobStore, has_age
@@ -100,7 +101,7 @@ class ImageStore:
             return None
         try:
             record = decode(data, BuiltRecord, max_bytes=MAX_RECORD_BYTES)
-            config = msgspec.json.decode(record.config, type=ImageConfig)
+            config = decode_json(record.config, ImageConfig)
         except (CodecError, msgspec.DecodeError):
             return None  # written by another version, or damaged: built again
         path = folder / "image.erofs"

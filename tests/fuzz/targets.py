@@ -4,39 +4,45 @@ A target returns when the bytes were read or properly refused. Anything else, a 
 not encode to what was read, is a finding; keep its input under `tests/fuzz/findings/TARGET/`.
 """
 
-import json
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Final
+import io
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
+from starlette.requests import Request as HttpRequest
+from worlds import CHAIN, chain, ledger, signed_headers
 
-from freehold.base.codec import Record, decode, encode
-from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError
-from freehold.base.presets import MINIMAL
+from freehold.base.codec import decode, encode
+from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError, RemoteProtocolError
 from freehold.client.compose.checking import check_compose
-from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.framing import FrameBuffer, decode_request, encode_request
-from freehold.consensus.state_store import StateStore
-from freehold.crypto.ed25519 import PrivateKey
+from freehold.consensus.snapshot_format import decode_chunk, decode_metadata, encode_metadata, encode_record
 from freehold.crypto.strkey import decode_account, encode_account
-from freehold.ledger.genesis import app_state_document
-from freehold.ledger.transactions import TX_VERSION, Transfer, Tx, decode_tx
-from freehold.light.genesis import genesis_document, parse_genesis
+from freehold.ledger.codes import Code
+from freehold.ledger.execute import BlockInput, beacon_tx, execute_block
+from freehold.ledger.invariants import check_state
+from freehold.ledger.transactions import FREE_BODIES, beacon_signing_bytes, decode_tx, tx_signing_bytes
+from freehold.light.genesis import parse_genesis
+from freehold.light.headers import header_hash
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.proof_file import parse_proof_file
-from freehold.light.types import LightBlock, Timestamp
-from freehold.light.wire import length_delimited
-from freehold.protocol.spec import ServiceSpec
-from freehold.rpc.answers import StateRequest, TxRequest
+from freehold.light.skipping import TrustBounds, verify_hop
+from freehold.light.trust import trust_genesis
+from freehold.light.types import LightBlock
+from freehold.protocol.spec import ServiceSpec, check_spec
+from freehold.rpc.requests import read_body, read_query
+from freehold.rpc.routes import ROUTES
 from freehold.runtime.images.manifest import parse_archive_manifest, parse_config, parse_index, parse_manifest
+from freehold.runtime.images.tarstream import BLOCK, Kind, TarReader
+from freehold.runtime.images.tree import Tree
+from freehold.transport.wire import read_chunk, read_request_head, read_response
 
-FINDINGS: Final = Path(__file__).parent / "findings"
-VECTORS: Final = Path(__file__).parents[1] / "vectors"
-KEY: Final = PrivateKey.from_seed(b"fuzz" + bytes(28))
-
+T = TypeVar("T")
 Target = Callable[[bytes], None]
+
+_BODIES: Final = [route.body for route in ROUTES if route.body is not None]
+_QUERIES: Final = [None, *(route.query for route in ROUTES if route.query is not None)]
+_BOUNDS: Final = TrustBounds(trust_period_ms=3_600_000, clock_drift_ms=10_000)
 
 
 def read_tx(data: bytes) -> None:
@@ -46,6 +52,29 @@ def read_tx(data: bytes) -> None:
     except InvalidInputError:
         return
     assert encode(tx) == data
+
+
+def apply_tx(data: bytes) -> None:
+    """A transaction that its sender signed does what the rules allow: the state keeps every invariant."""
+    grid = ledger()
+    try:
+        tx = decode_tx(data)
+    except InvalidInputError:
+        return
+    if tx.sender not in grid.key:
+        return
+    height, now_ms = grid.height + 1, grid.now + 100
+    nonce = 0 if isinstance(tx.body, FREE_BODIES) else grid.nonce(tx.sender)
+    tx = msgspec.structs.replace(tx, nonce=nonce, signatures=[])
+    signed = [(tx.sender, grid.key[tx.sender].sign(tx_signing_bytes(tx)))]
+    proposer = grid.key[grid.engine.proposer(height)]
+    beacon = beacon_tx(height, proposer.sign(beacon_signing_bytes(CHAIN, height)))
+    block = BlockInput(
+        height, now_ms, proposer.public, [beacon, encode(msgspec.structs.replace(tx, signatures=signed))]
+    )
+    result = execute_block(grid.state, block, grid.check_signature)
+    assert [Code(one.code) for one in result.results]
+    check_state(_changed(grid.state, result.changes))
 
 
 def read_abci(data: bytes) -> None:
@@ -67,6 +96,16 @@ def read_light_block(data: bytes) -> None:
     except InvalidInputError:
         return
     assert block.encode() == data
+
+
+def verify_light_block(data: bytes) -> None:
+    """Only what the validators signed is verified, adjacent or not."""
+    try:
+        block = LightBlock.decode(data)
+        state = verify_hop(trust_genesis(chain().trusted), block, _BOUNDS, None)
+    except (InvalidInputError, NotVerifiedError):
+        return
+    assert header_hash(block.header) in signed_headers() and state.hash == header_hash(block.header)
 
 
 def read_commitment(data: bytes) -> None:
@@ -98,17 +137,60 @@ def read_proof_file(data: bytes) -> None:
 
 
 def read_rpc(data: bytes) -> None:
-    """The bodies of the ledger's HTTP face."""
-    for kind in (StateRequest, TxRequest):
+    """The bodies of the ledger's HTTP face: one has one meaning."""
+    for kind in _BODIES:
         try:
-            msgspec.json.decode(data, type=kind)
-        except (msgspec.MsgspecError, ValueError):
+            value = _run(read_body(_http(body=data), kind))
+        except FreeholdError as error:
+            assert error.code and error.message
             continue
+        assert msgspec.json.decode(msgspec.json.encode(value), type=kind) == value
+
+
+def read_query_string(data: bytes) -> None:
+    """The queries of the ledger's HTTP face."""
+    for kind in _QUERIES:
+        try:
+            value = read_query(_http(query=data), kind)
+        except FreeholdError as error:
+            assert error.code and error.message
+            continue
+        assert (value is None) == (kind is None)
+
+
+def read_snapshot(data: bytes) -> None:
+    """A snapshot's metadata has one form; its nodes lead to its app hash or are refused."""
+    try:
+        metadata = decode_metadata(data)
+        metadata.nodes()
+    except (InvalidInputError, RemoteProtocolError):
+        return
+    assert encode_metadata(metadata) == data
+
+
+def read_snapshot_chunk(data: bytes) -> None:
+    """A chunk is its records, whole, and nothing else."""
+    try:
+        records = list(decode_chunk(data))
+    except RemoteProtocolError:
+        return
+    assert b"".join(encode_record(key, value) for key, value in records) == data
+
+
+def read_call(data: bytes) -> None:
+    """A peer's call or answer is read, refused, or ends before its time."""
+    for read in (read_request_head, lambda stream: read_response(stream, 1 << 16), read_chunk):
+        _read_or_refuse(lambda raw, read=read: _run(read(_Stream(raw))), data)
 
 
 def read_spec(data: bytes) -> None:
     """What a tenant seals for a node."""
-    _one_form(ServiceSpec, data)
+    try:
+        spec = decode(data, ServiceSpec)
+        check_spec(spec)
+    except (InvalidInputError, RemoteProtocolError):
+        return
+    assert encode(spec) == data
 
 
 def read_compose(data: bytes) -> None:
@@ -123,6 +205,12 @@ def read_image(data: bytes) -> None:
         _read_or_refuse(parse, data)
 
 
+def read_layer(data: bytes) -> None:
+    """A layer's entries become a tree, or are refused; also when its checksums are right."""
+    _read_or_refuse(_lay, data)
+    _read_or_refuse(_lay, _summed(data))
+
+
 def read_account(data: bytes) -> None:
     """An account's text has one form."""
     try:
@@ -132,14 +220,6 @@ def read_account(data: bytes) -> None:
     assert encode_account(account).encode() == data
 
 
-def _one_form(kind: type[Record], data: bytes) -> None:
-    try:
-        value = decode(data, kind)
-    except InvalidInputError:
-        return
-    assert encode(value) == data
-
-
 def _read_or_refuse(parse: Callable[[bytes], object], data: bytes) -> None:
     try:
         parse(data)
@@ -147,88 +227,83 @@ def _read_or_refuse(parse: Callable[[bytes], object], data: bytes) -> None:
         assert error.code and error.message
 
 
+def _lay(data: bytes) -> None:
+    tree = Tree()
+    tree.begin_layer()
+    reader = TarReader(io.BytesIO(data), max_entries=100)
+    for entry in reader:
+        tree.apply(entry)
+        while reader.read(4_096):
+            pass
+    for path, node in tree.walk():
+        assert not {b"..", b"."} & set(path.split(b"/")), path
+        assert node.kind is Kind.SYMLINK or tree.lookup(path) is node, path
+
+
+def _summed(data: bytes) -> bytes:
+    """Put the right checksum into each header of a tar, as far as they can be told."""
+    raw, at = bytearray(data), 0
+    while at + BLOCK <= len(raw):
+        raw[at + 148 : at + 156] = b" " * 8
+        raw[at + 148 : at + 156] = b"%06o\0 " % sum(raw[at : at + BLOCK])
+        digits = bytes(raw[at + 124 : at + 136]).strip(b" \0")
+        size = int(digits, 8) if digits and not digits.strip(b"01234567") else 0
+        at += BLOCK * (1 + -(-size // BLOCK))
+    return bytes(raw)
+
+
+class _Stream:
+    """A stream that has all its bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read_exactly(self, count: int) -> bytes:
+        found, self._data = self._data[:count], self._data[count:]
+        if len(found) < count:
+            raise RemoteProtocolError("the stream ended", code="truncated")
+        return found
+
+
+def _http(*, query: bytes = b"", body: bytes = b"") -> HttpRequest:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-type", b"application/json")]
+    return HttpRequest({"type": "http", "query_string": query, "headers": headers}, receive)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run what never waits."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("it waits")
+
+
+def _changed(state: Mapping[bytes, bytes], changes: Mapping[bytes, bytes | None]) -> dict[bytes, bytes]:
+    return {key: value for key, value in {**state, **changes}.items() if value is not None}
+
+
 TARGETS: Final[dict[str, Target]] = {
-    target.__name__.removeprefix("read_"): target
-    for target in (
-        read_tx,
-        read_abci,
-        read_light_block,
-        read_commitment,
-        read_genesis,
-        read_proof_file,
-        read_rpc,
-        read_spec,
-        read_compose,
-        read_image,
-        read_account,
-    )
+    "tx": read_tx,
+    "rules": apply_tx,
+    "abci": read_abci,
+    "light_block": read_light_block,
+    "light_hop": verify_light_block,
+    "commitment": read_commitment,
+    "genesis": read_genesis,
+    "proof_file": read_proof_file,
+    "rpc": read_rpc,
+    "query": read_query_string,
+    "snapshot": read_snapshot,
+    "snapshot_chunk": read_snapshot_chunk,
+    "call": read_call,
+    "spec": read_spec,
+    "compose": read_compose,
+    "image": read_image,
+    "layer": read_layer,
+    "account": read_account,
 }
-
-
-def seeds(name: str) -> Iterable[bytes]:
-    """Where a target begins: well-formed inputs, then what was found before."""
-    yield from _SEEDS.get(name, ())
-    yield from (path.read_bytes() for path in sorted((FINDINGS / name).glob("*")))
-
-
-def _make_seeds() -> dict[str, list[bytes]]:
-    transfer = Tx(TX_VERSION, "chain", KEY.public, 1, 10_000, 50, Transfer(KEY.public, 7), [(KEY.public, bytes(64))])
-    requests: list[wire.Request] = [
-        wire.RequestFlush(),
-        wire.RequestCheckTx(encode(transfer)),
-        wire.RequestQuery(b"key", b"/store", 3, prove=True),
-        wire.RequestPrepareProposal(1_000, (b"a", b"", b"b"), 7, Timestamp(1), bytes(20)),
-        wire.RequestVerifyVoteExtension(bytes(32), bytes(20), 9, b"ext"),
-    ]
-    golden = json.loads((VECTORS / "light_cometbft_v0_38_25.json").read_text())
-    genesis = genesis_document(
-        chain_id="chain",
-        genesis_time=Timestamp.from_ms(1_700_000_000_000),
-        validators=[(KEY.public, 10, "v")],
-        app_state=app_state_document(MINIMAL, [], [], accounts={KEY.public: 5}),
-    )
-    compose = (Path(__file__).parents[2] / "examples/guestbook/compose.yaml").read_bytes()
-    digest = "sha256:" + "ab" * 32
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": 3},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 9}],
-    }
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest]}}
-    return {
-        "tx": [encode(transfer)],
-        "abci": [b"".join(map(encode_request, requests)), length_delimited(b"\x22\x00")],
-        "light_block": [bytes.fromhex(text) for text in _hex_strings(golden)][:20],
-        "commitment": _proofs(),
-        "genesis": [genesis],
-        "proof_file": [b'{"chain_id":"c","format":"freehold-proof/1","light_blocks":[],"proofs":[],"witness":[]}'],
-        "rpc": [b'{"keys":["00"],"height":1}', b'{"tx":"AAAA","wait":"committed"}'],
-        "compose": [compose, b"services: {web: {image: a:1, ports: ['80'], environment: {A: '${A:-x}'}}}"],
-        "image": [json.dumps(manifest).encode(), json.dumps(config).encode()],
-        "account": [encode_account(KEY.public).encode()],
-    }
-
-
-def _proofs() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = StateStore.open(Path(folder) / "state", 4)
-        store.stage(1, {bytes([number]) * 8: bytes([number]) for number in range(40)})
-        store.commit()
-        found = [store.prove(key, 1)[1] for key in (b"\x07" * 8, b"\x09" * 8, b"absent")]
-        store.close()
-    return found
-
-
-def _hex_strings(value: object) -> Iterable[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _hex_strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _hex_strings(item)
-    elif isinstance(value, str) and len(value) > 64 and not set(value) - set("0123456789abcdef"):
-        yield value
-
-
-_SEEDS: Final = _make_seeds()

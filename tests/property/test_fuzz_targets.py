@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-from targets import TARGETS, seeds
+from seeds import seeds
+from targets import TARGETS
+from worlds import ledger
+
+from freehold.ledger.codes import Code
+from freehold.ledger.transactions import Body, decode_tx
 
 PAIRS = [(name, seed) for name in TARGETS for seed in seeds(name)]
 
@@ -30,3 +35,10 @@ def test_damaged_input_is_read_or_refused(pair: tuple[str, bytes], data: st.Data
         place = data.draw(st.integers(0, max(0, len(damaged) - 1)))
         damaged[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=6))
     TARGETS[name](bytes(damaged))
+
+
+def test_the_ledgers_seeds_are_of_every_kind_and_most_get_through() -> None:
+    sent = list(seeds("rules"))
+    assert {type(decode_tx(data).body) for data in sent} == set(Body.__args__)
+    done = [data for data in sent if ledger().check(data) == Code.OK]
+    assert len(done) >= len(sent) / 2

@@ -1,4 +1,4 @@
-"""Bonds, elections, shares of fees, and what misbehaviour costs."""
+"""Elections: sets, caps, values, the invariants over them, and a genesis that has them."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_grid import CHAIN, FEE, GENESIS_MS, Grid, Key, preset_with, verify
+from ledger_grid import CHAIN, GENESIS_MS, Grid, Key, preset_with, verify
 from msgspec.structs import asdict, replace
+from validators_grid import ELECTED, ERA_MS, bond_of, join, make_grid, next_era, powers
 
-from freehold.base.amounts import MAX_AMOUNT, TOKEN
+from freehold.base.amounts import TOKEN
 from freehold.base.codec import encode
 from freehold.base.errors import InvalidInputError, InvariantError
 from freehold.base.presets import MAINNET_ELECTIONS, MINIMAL_ELECTIONS, ElectionPreset
@@ -22,65 +23,19 @@ from freehold.ledger.execute import BlockInput, beacon_tx, check_proposal
 from freehold.ledger.genesis import app_state_document, initial_state
 from freehold.ledger.genesis_elections import GenesisBond, parse_elections
 from freehold.ledger.invariants import check_state
-from freehold.ledger.records import Candidates, Elections, Unbonding, ValidatorAddress, ValidatorBond, ValidatorSets
-from freehold.ledger.slashing import MisbehaviorKind
+from freehold.ledger.records import Candidates, Elections, Unbonding, ValidatorBond, ValidatorSets
 from freehold.ledger.state import decode_record
 from freehold.ledger.transactions import (
     AddBond,
-    ClaimFees,
-    ReleaseBond,
     Transfer,
-    WithdrawBond,
     beacon_signing_bytes,
 )
 from freehold.ledger.validator_sets import set_at
-from freehold.ledger.votes import Misbehavior
-
-ERA_MS = 20_000  # two epochs
-ELECTED = replace(MINIMAL_ELECTIONS, era_epochs=2, unbonding_ms=60_000, unbonding_blocks=5)
-
-
-def make_grid(elections: ElectionPreset = ELECTED, **options: Any) -> Grid:
-    grid = Grid(preset_with(report_epochs=8), validators=4, elections=elections, farms=2, **options)
-    grid.block()
-    return grid
 
 
 @pytest.fixture
 def grid() -> Grid:
     return make_grid()
-
-
-def next_era(grid: Grid, **options: Any) -> None:
-    """On to the first block of the next era, and to the height from which its set votes."""
-    start = GENESIS_MS + ((grid.now - GENESIS_MS) // ERA_MS + 1) * ERA_MS
-    grid.block(dt=start - grid.now, **options)
-    grid.block(dt=100)
-    grid.block(dt=100)
-
-
-def join(grid: Grid, name: str, amount: int, *, owner: Key | None = None) -> Key:
-    """A new owner (unless one is given) bonds a new validator."""
-    validator, owner = Key(f"{name}-validator"), owner or Key(f"{name}-owner")
-    grid.ok(grid.faucet, Transfer(owner.public, amount + 10 * TOKEN))
-    grid.ok(owner, grid.bond_body(owner, validator, amount))
-    return validator
-
-
-def powers(grid: Grid) -> dict[bytes, int]:
-    """The newest set."""
-    return dict(set_at(grid.state, grid.height + 2))
-
-
-def bond_of(grid: Grid, validator: Key) -> ValidatorBond:
-    return grid.need(keys.bond_key(validator.public), ValidatorBond)
-
-
-def fault(grid: Grid, validator: Key, *, height: int = 0, kind: int = 1, time_ms: int = 0) -> Misbehavior:
-    return Misbehavior(validator.public, 10, height or grid.height, time_ms or grid.now, kind, 40)
-
-
-# -- elections ----------------------------------------------------------------------------------------------------
 
 
 def test_the_first_era_is_that_of_genesis_and_the_next_elects_by_bond(grid: Grid) -> None:
@@ -196,234 +151,11 @@ def test_the_limit_is_the_largest(held: list[int], cap: int) -> None:
     assert max(held) <= limit or more > share * sum(min(value, more) for value in held)
 
 
-# -- bonds --------------------------------------------------------------------------------------------------------
-
-
-def test_a_bond_takes_amount_and_deposit_and_names_its_validator(grid: Grid) -> None:
-    owner, validator = grid.tenants[0], Key("v")
-    before = grid.balance(owner.public)
-    assert grid.run(owner, grid.bond_body(owner, validator, 100 * TOKEN, vrf_key=bytes(32))) == Code.OK
-    assert grid.balance(owner.public) == before - 100 * TOKEN - FEE - grid.preset.record_deposit
-    found = grid.need(keys.validator_address_key(validator_address(validator.public)), ValidatorAddress)
-    assert found.validator == validator.public
-    assert grid.run(owner, grid.bond_body(owner, validator, 100 * TOKEN)) == Code.ALREADY_EXISTS
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"possession": bytes(64)}, Code.BAD_POSSESSION),
-        ({"possession": b""}, Code.BAD_POSSESSION),
-        ({"vrf_key": b"short"}, Code.BAD_FIELD),
-        ({"validator": b"short"}, Code.BAD_FIELD),
-        ({"validator": Key("other").public}, Code.BAD_POSSESSION),
-        ({"amount": 0}, Code.BAD_AMOUNT),
-        ({"amount": -1}, Code.BAD_AMOUNT),
-        ({"amount": MAX_AMOUNT + 1}, Code.BAD_AMOUNT),
-        ({"amount": 100 * TOKEN - 1}, Code.BOND_TOO_LOW),
-        ({"amount": 2_000 * TOKEN}, Code.INSUFFICIENT_BALANCE),
-    ],
-)
-def test_what_bonding_refuses(grid: Grid, changes: dict[str, Any], code: Code) -> None:
-    owner = grid.tenants[0]
-    body = replace(grid.bond_body(owner, Key("v"), 100 * TOKEN), **changes)
-    assert grid.run(owner, body) == code
-
-
-def test_another_owner_cannot_take_a_possession_signature(grid: Grid) -> None:
-    body = grid.bond_body(grid.tenants[0], Key("v"), 100 * TOKEN)
-    assert grid.run(grid.tenants[1], body) == Code.BAD_POSSESSION
-
-
-def test_only_the_owner_moves_a_bond(grid: Grid) -> None:
-    validator, stranger = grid.validators[0], grid.tenants[0]
-    for body in (AddBond, WithdrawBond):
-        assert grid.run(stranger, body(validator.public, TOKEN)) == Code.NOT_OWNER
-        assert grid.run(stranger, body(Key("none").public, TOKEN)) == Code.UNKNOWN_VALIDATOR
-        assert grid.run(stranger, body(b"x", TOKEN)) == Code.BAD_FIELD
-    assert grid.run(stranger, ReleaseBond(validator.public)) == Code.NOT_OWNER
-
-
-def test_what_is_withdrawn_stays_liable_from_the_end_of_the_era(grid: Grid) -> None:
-    operator, validator = grid.operators[0], grid.validators[0]
-    assert grid.run(operator, WithdrawBond(validator.public, 201 * TOKEN)) == Code.BAD_AMOUNT
-    assert grid.run(operator, WithdrawBond(validator.public, 150 * TOKEN)) == Code.BOND_TOO_LOW
-    assert grid.run(operator, WithdrawBond(validator.public, 200 * TOKEN)) == Code.OK
-    due = GENESIS_MS + ERA_MS + ELECTED.unbonding_ms
-    assert bond_of(grid, validator).unbonding[0].due_ms == due
-    assert powers(grid)[validator.public] == 10  # until the election
-    assert grid.run(operator, ReleaseBond(validator.public)) == Code.NOTHING_DUE
-    next_era(grid)
-    assert validator.public not in powers(grid)
-    before = grid.balance(operator.public)
-    assert grid.run(operator, ReleaseBond(validator.public), dt=due - grid.now - 1) == Code.NOTHING_DUE
-    earned = bond_of(grid, validator).earned
-    assert earned > 0
-    assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
-    assert grid.balance(operator.public) == before + 200 * TOKEN + grid.preset.record_deposit + earned - FEE
-    assert keys.bond_key(validator.public) not in grid.state
-    assert keys.validator_address_key(validator_address(validator.public)) not in grid.state
-
-
-def test_a_halt_does_not_release_what_evidence_can_still_reach(grid: Grid) -> None:
-    operator, validator = grid.operators[0], grid.validators[0]
-    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN))
-    due = bond_of(grid, validator).unbonding[0]
-    assert grid.run(operator, ReleaseBond(validator.public), dt=10 * ELECTED.unbonding_ms) == Code.NOTHING_DUE
-    while grid.height + 1 < due.due_height:
-        grid.block(dt=100)
-    assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
-
-
-def test_a_part_may_be_taken_and_parts_are_few() -> None:
-    grid = make_grid(bond=1_000 * TOKEN)
-    operator, validator = grid.operators[0], grid.validators[0]
-    for _ in range(MAX_UNBONDING):
-        grid.ok(operator, WithdrawBond(validator.public, TOKEN))
-    assert grid.run(operator, WithdrawBond(validator.public, TOKEN)) == Code.TOO_MANY
-    assert bond_of(grid, validator).is_listed
-
-
-def test_there_are_no_bonds_under_rule_set_1_or_without_elections() -> None:
-    grid = Grid(farms=2)
-    grid.block()
-    data = grid.tx(grid.tenants[0], grid.bond_body(grid.tenants[0], Key("v"), 100 * TOKEN))
-    assert grid.check(data) == Code.UNDECODABLE  # what a program without these rules says
-    assert grid.block(data)[0].code == Code.UNDECODABLE
-
-
-# -- fees ---------------------------------------------------------------------------------------------------------
-
-
-def test_fees_are_shared_by_power_and_pulled(grid: Grid) -> None:
-    fees = grid.totals.fees
-    fee = 1_000_000
-    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN), fee=fee)
-    assert grid.totals.fees == fees + fee // 5
-    operator, validator = grid.operators[0], grid.validators[0]
-    before = grid.balance(operator.public)
-    grid.ok(grid.tenants[1], ClaimFees(validator.public))
-    assert grid.balance(operator.public) == before + fee * 8 // 10 // 4
-    assert grid.run(grid.tenants[1], ClaimFees(Key("none").public)) == Code.UNKNOWN_VALIDATOR
-
-
-def test_a_claim_of_nothing_is_refused(grid: Grid) -> None:
-    newcomer = join(grid, "new", 200 * TOKEN)
-    assert grid.run(grid.tenants[0], ClaimFees(newcomer.public)) == Code.NOTHING_DUE
-
-
-def test_earnings_follow_the_power_of_each_era(grid: Grid) -> None:
-    newcomer = join(grid, "new", 400 * TOKEN)
-    next_era(grid)
-    assert powers(grid)[newcomer.public] == 266
-    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN), fee=1_066_000)
-    owner = Key("new-owner")
-    before = grid.balance(owner.public)
-    grid.ok(grid.tenants[1], ClaimFees(newcomer.public))
-    assert grid.balance(owner.public) - before == 1_066_000 * 8 // 10 * 266 // 1_066
-
-
-def test_validators_without_a_bond_earn_nothing() -> None:
-    grid = make_grid(bond=0)
-    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN))
-    assert grid.need(keys.ELECTIONS, Elections).pool == 0
-    # until they bond their seat
-    operator, validator = grid.operators[0], grid.validators[0]
-    grid.ok(operator, grid.bond_body(operator, validator, 100 * TOKEN))  # type: ignore[arg-type]
-    assert bond_of(grid, validator).power == 10  # type: ignore[arg-type]
-    assert grid.need(keys.ELECTIONS, Elections).pool > 0
-
-
-# -- misbehaviour -------------------------------------------------------------------------------------------------
-
-
-def test_a_double_vote_is_cut_once_and_ends_the_validator(grid: Grid) -> None:
-    guilty, treasury = grid.validators[1], grid.totals.treasury
-    evidence = fault(grid, guilty)
-    grid.block(dt=100, faults=[evidence, evidence])
-    assert bond_of(grid, guilty).stake == 190 * TOKEN
-    assert grid.totals.treasury == treasury + 10 * TOKEN
-    grid.block(dt=100, faults=[evidence])
-    assert bond_of(grid, guilty).stake == 190 * TOKEN
-    grid.block(dt=100, faults=[fault(grid, guilty, height=2)])
-    assert bond_of(grid, guilty).stake == 1_805 * TOKEN // 10
-    assert guilty.public not in powers(grid)
-    operator = grid.operators[1]
-    assert grid.run(operator, AddBond(guilty.public, TOKEN)) == Code.VALIDATOR_REMOVED
-    next_era(grid)
-    assert guilty.public not in powers(grid)
-    grid.ok(operator, WithdrawBond(guilty.public, bond_of(grid, guilty).stake))
-
-
-def test_an_attack_on_light_clients_costs_everything_that_is_not_due(grid: Grid) -> None:
-    guilty, operator = grid.validators[1], grid.operators[1]
-    grid.ok(operator, WithdrawBond(guilty.public, 100 * TOKEN))
-    grid.block(dt=100, faults=[fault(grid, guilty, kind=MisbehaviorKind.LIGHT_CLIENT_ATTACK)])
-    bond = bond_of(grid, guilty)
-    assert (bond.stake, bond.unbonding[0].amount) == (0, 0)
-
-
-def test_what_is_on_its_way_back_is_cut_until_it_is_due(grid: Grid) -> None:
-    guilty, operator = grid.validators[1], grid.operators[1]
-    grid.ok(operator, WithdrawBond(guilty.public, 200 * TOKEN))
-    done_at = grid.height
-    next_era(grid)
-    grid.block(dt=100, faults=[fault(grid, guilty, height=done_at)])
-    assert bond_of(grid, guilty).unbonding[0].amount == 190 * TOKEN
-    part = bond_of(grid, guilty).unbonding[0]
-    while grid.height + 1 < part.due_height:
-        grid.block(dt=100)
-    late = fault(grid, guilty, height=done_at + 1, time_ms=grid.now)
-    grid.block(dt=part.due_ms - grid.now, faults=[late])
-    assert bond_of(grid, guilty).unbonding[0].amount == 190 * TOKEN  # due: its owner's, called for or not
-
-
-def test_old_evidence_and_unknown_kinds_do_nothing(grid: Grid) -> None:
-    guilty = grid.validators[1]
-    evidence = fault(grid, guilty)
-    for _ in range(ELECTED.unbonding_blocks):
-        grid.block(dt=100)
-    before = powers(grid)
-    grid.block(dt=100, faults=[fault(grid, guilty, kind=0), fault(grid, guilty, kind=7)])
-    grid.block(dt=ELECTED.unbonding_ms, faults=[evidence])
-    assert bond_of(grid, guilty).stake == 200 * TOKEN
-    assert set(powers(grid)) == set(before)
-
-
-def test_evidence_older_than_the_bond_ends_the_seat_and_cuts_nothing(grid: Grid) -> None:
-    newcomer = join(grid, "new", 200 * TOKEN)
-    next_era(grid)
-    grid.block(dt=100, faults=[fault(grid, newcomer, height=1)])
-    assert newcomer.public not in powers(grid)
-    assert bond_of(grid, newcomer).stake == 200 * TOKEN
-
-
-def test_the_set_is_never_empty() -> None:
-    grid = make_grid(bond=0)
-    everyone = [fault(grid, validator) for validator in grid.validators]
-    grid.block(dt=100, faults=everyone[:3])
-    assert set(powers(grid)) == {grid.validators[3].public}
-    grid.block(dt=100, faults=everyone[3:])
-    assert set(powers(grid)) == {grid.validators[3].public}  # a chain must have somebody
-
-
-def test_a_removed_validator_is_replaced_at_once_and_nobody_exceeds_the_cap(grid: Grid) -> None:
-    newcomer = join(grid, "new", 200 * TOKEN)
-    grid.block(dt=100, faults=[fault(grid, grid.validators[0])])
-    assert set(powers(grid)) == {key.public for key in [*grid.validators[1:], newcomer]}
-
-
-# -- values -------------------------------------------------------------------------------------------------------
-
-
 def test_no_owner_can_halt_a_network_of_the_presets() -> None:
     for preset in (MINIMAL_ELECTIONS, MAINNET_ELECTIONS):
         assert preset.cap_permill * 3 < 1_000
         assert preset.light_attack_permill == 1_000
     assert MAINNET_ELECTIONS.min_owners >= 4
-
-
-# -- the canary of the invariants -----------------------------------------------------------------------------------
 
 
 def bond_edit(**changes: Any) -> Callable[[Grid], None]:
@@ -491,9 +223,6 @@ def test_a_set_above_the_cap_is_noticed(grid: Grid) -> None:
     grid.state[key] = encode(replace(grid.need(key, ValidatorBond), power=150))
     with pytest.raises(InvariantError, match="power_within_cap"):
         check_state(grid.state)
-
-
-# -- genesis ------------------------------------------------------------------------------------------------------
 
 
 def genesis_state(bonds: list[GenesisBond], elections: ElectionPreset = ELECTED, **edits: Any) -> dict[bytes, bytes]:

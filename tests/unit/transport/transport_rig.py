@@ -7,16 +7,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from freehold.base.codec import Record
+from freehold.transport.errors import RemoteAnswer
 from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.methods import CallContext, Kind, Method, ServerLimits, everybody
 from freehold.transport.peer import Peer
 from freehold.transport.pool import Pool, PoolLimits
 from freehold.transport.ports import ConnectionPort, StreamPort
 from freehold.transport.server import Server
-from freehold.transport.wire import ALPN
+from freehold.transport.wire import ALPN, read_response
 
 LOOPBACK = ["127.0.0.1:0"]
+TIMEOUT_MS = 5_000
 
 
 class Number(Record):
@@ -92,3 +96,14 @@ async def until(condition: Any, timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def still_serves(it: Rig) -> None:
+    assert await it.peer.call("double", Number(21), Number, TIMEOUT_MS) == Number(42)
+    assert not it.serving.done()
+
+
+async def refusal(stream: StreamPort) -> RemoteAnswer:
+    with pytest.raises(RemoteAnswer) as caught:
+        await read_response(stream, 1_000)
+    return caught.value

@@ -1,0 +1,158 @@
+"""Bonds and shares of fees."""
+
+from typing import Any
+
+import pytest
+from ledger_grid import FEE, GENESIS_MS, Grid, Key
+from msgspec.structs import replace
+from validators_grid import ELECTED, ERA_MS, bond_of, join, make_grid, next_era, powers
+
+from freehold.base.amounts import MAX_AMOUNT, TOKEN
+from freehold.ledger import keys
+from freehold.ledger.bonds import MAX_UNBONDING, validator_address
+from freehold.ledger.codes import Code
+from freehold.ledger.records import Elections, ValidatorAddress
+from freehold.ledger.transactions import (
+    AddBond,
+    ClaimFees,
+    ReleaseBond,
+    Transfer,
+    WithdrawBond,
+)
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return make_grid()
+
+
+def test_a_bond_takes_amount_and_deposit_and_names_its_validator(grid: Grid) -> None:
+    owner, validator = grid.tenants[0], Key("v")
+    before = grid.balance(owner.public)
+    assert grid.run(owner, grid.bond_body(owner, validator, 100 * TOKEN, vrf_key=bytes(32))) == Code.OK
+    assert grid.balance(owner.public) == before - 100 * TOKEN - FEE - grid.preset.record_deposit
+    found = grid.need(keys.validator_address_key(validator_address(validator.public)), ValidatorAddress)
+    assert found.validator == validator.public
+    assert grid.run(owner, grid.bond_body(owner, validator, 100 * TOKEN)) == Code.ALREADY_EXISTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"possession": bytes(64)}, Code.BAD_POSSESSION),
+        ({"possession": b""}, Code.BAD_POSSESSION),
+        ({"vrf_key": b"short"}, Code.BAD_FIELD),
+        ({"validator": b"short"}, Code.BAD_FIELD),
+        ({"validator": Key("other").public}, Code.BAD_POSSESSION),
+        ({"amount": 0}, Code.BAD_AMOUNT),
+        ({"amount": -1}, Code.BAD_AMOUNT),
+        ({"amount": MAX_AMOUNT + 1}, Code.BAD_AMOUNT),
+        ({"amount": 100 * TOKEN - 1}, Code.BOND_TOO_LOW),
+        ({"amount": 2_000 * TOKEN}, Code.INSUFFICIENT_BALANCE),
+    ],
+)
+def test_what_bonding_refuses(grid: Grid, changes: dict[str, Any], code: Code) -> None:
+    owner = grid.tenants[0]
+    body = replace(grid.bond_body(owner, Key("v"), 100 * TOKEN), **changes)
+    assert grid.run(owner, body) == code
+
+
+def test_another_owner_cannot_take_a_possession_signature(grid: Grid) -> None:
+    body = grid.bond_body(grid.tenants[0], Key("v"), 100 * TOKEN)
+    assert grid.run(grid.tenants[1], body) == Code.BAD_POSSESSION
+
+
+def test_only_the_owner_moves_a_bond(grid: Grid) -> None:
+    validator, stranger = grid.validators[0], grid.tenants[0]
+    for body in (AddBond, WithdrawBond):
+        assert grid.run(stranger, body(validator.public, TOKEN)) == Code.NOT_OWNER
+        assert grid.run(stranger, body(Key("none").public, TOKEN)) == Code.UNKNOWN_VALIDATOR
+        assert grid.run(stranger, body(b"x", TOKEN)) == Code.BAD_FIELD
+    assert grid.run(stranger, ReleaseBond(validator.public)) == Code.NOT_OWNER
+
+
+def test_what_is_withdrawn_stays_liable_from_the_end_of_the_era(grid: Grid) -> None:
+    operator, validator = grid.operators[0], grid.validators[0]
+    assert grid.run(operator, WithdrawBond(validator.public, 201 * TOKEN)) == Code.BAD_AMOUNT
+    assert grid.run(operator, WithdrawBond(validator.public, 150 * TOKEN)) == Code.BOND_TOO_LOW
+    assert grid.run(operator, WithdrawBond(validator.public, 200 * TOKEN)) == Code.OK
+    due = GENESIS_MS + ERA_MS + ELECTED.unbonding_ms
+    assert bond_of(grid, validator).unbonding[0].due_ms == due
+    assert powers(grid)[validator.public] == 10  # until the election
+    assert grid.run(operator, ReleaseBond(validator.public)) == Code.NOTHING_DUE
+    next_era(grid)
+    assert validator.public not in powers(grid)
+    before = grid.balance(operator.public)
+    assert grid.run(operator, ReleaseBond(validator.public), dt=due - grid.now - 1) == Code.NOTHING_DUE
+    earned = bond_of(grid, validator).earned
+    assert earned > 0
+    assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
+    assert grid.balance(operator.public) == before + 200 * TOKEN + grid.preset.record_deposit + earned - FEE
+    assert keys.bond_key(validator.public) not in grid.state
+    assert keys.validator_address_key(validator_address(validator.public)) not in grid.state
+
+
+def test_a_halt_does_not_release_what_evidence_can_still_reach(grid: Grid) -> None:
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN))
+    due = bond_of(grid, validator).unbonding[0]
+    assert grid.run(operator, ReleaseBond(validator.public), dt=10 * ELECTED.unbonding_ms) == Code.NOTHING_DUE
+    while grid.height + 1 < due.due_height:
+        grid.block(dt=100)
+    assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
+
+
+def test_a_part_may_be_taken_and_parts_are_few() -> None:
+    grid = make_grid(bond=1_000 * TOKEN)
+    operator, validator = grid.operators[0], grid.validators[0]
+    for _ in range(MAX_UNBONDING):
+        grid.ok(operator, WithdrawBond(validator.public, TOKEN))
+    assert grid.run(operator, WithdrawBond(validator.public, TOKEN)) == Code.TOO_MANY
+    assert bond_of(grid, validator).is_listed
+
+
+def test_there_are_no_bonds_under_rule_set_1_or_without_elections() -> None:
+    grid = Grid(farms=2)
+    grid.block()
+    data = grid.tx(grid.tenants[0], grid.bond_body(grid.tenants[0], Key("v"), 100 * TOKEN))
+    assert grid.check(data) == Code.UNDECODABLE  # what a program without these rules says
+    assert grid.block(data)[0].code == Code.UNDECODABLE
+
+
+def test_fees_are_shared_by_power_and_pulled(grid: Grid) -> None:
+    fees = grid.totals.fees
+    fee = 1_000_000
+    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN), fee=fee)
+    assert grid.totals.fees == fees + fee // 5
+    operator, validator = grid.operators[0], grid.validators[0]
+    before = grid.balance(operator.public)
+    grid.ok(grid.tenants[1], ClaimFees(validator.public))
+    assert grid.balance(operator.public) == before + fee * 8 // 10 // 4
+    assert grid.run(grid.tenants[1], ClaimFees(Key("none").public)) == Code.UNKNOWN_VALIDATOR
+
+
+def test_a_claim_of_nothing_is_refused(grid: Grid) -> None:
+    newcomer = join(grid, "new", 200 * TOKEN)
+    assert grid.run(grid.tenants[0], ClaimFees(newcomer.public)) == Code.NOTHING_DUE
+
+
+def test_earnings_follow_the_power_of_each_era(grid: Grid) -> None:
+    newcomer = join(grid, "new", 400 * TOKEN)
+    next_era(grid)
+    assert powers(grid)[newcomer.public] == 266
+    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN), fee=1_066_000)
+    owner = Key("new-owner")
+    before = grid.balance(owner.public)
+    grid.ok(grid.tenants[1], ClaimFees(newcomer.public))
+    assert grid.balance(owner.public) - before == 1_066_000 * 8 // 10 * 266 // 1_066
+
+
+def test_validators_without_a_bond_earn_nothing() -> None:
+    grid = make_grid(bond=0)
+    grid.ok(grid.tenants[0], Transfer(grid.faucet.public, TOKEN))
+    assert grid.need(keys.ELECTIONS, Elections).pool == 0
+    # until they bond their seat
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.ok(operator, grid.bond_body(operator, validator, 100 * TOKEN))  # type: ignore[arg-type]
+    assert bond_of(grid, validator).power == 10  # type: ignore[arg-type]
+    assert grid.need(keys.ELECTIONS, Elections).pool > 0

@@ -178,12 +178,9 @@ def reindex(*, home: Path, json: Json = False) -> Result:
     home
         The ledger's folder.
     """
-    done = rebuild_index(load_home(home), say)
-    if done is None:
-        text = "the old index is removed; the validator makes it anew from its blocks when it starts"
-    else:
-        text = f"history is made anew: blocks {done[0]} to {done[1]}" if done[1] else "there are no blocks yet"
-    return Result({"home": str(home), "done": done is not None, "heights": done}, text)
+    first, last = rebuild_index(load_home(home), say)
+    text = f"history is made anew: blocks {first} to {last}" if last else "there are no blocks yet"
+    return Result({"home": str(home), "heights": [first, last]}, text)
 
 
 @app.command

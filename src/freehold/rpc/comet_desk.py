@@ -228,7 +228,7 @@ class CometDesk:
     async def block_record(self, height: int) -> BlockRecord:
         """The durable block of a height, from the engine."""
         try:
-            return _record(await self._client.final_block(height))
+            return record_of(await self._client.final_block(height))
         except RpcError as error:
             raise HeightUnavailableError(
                 f"block {height} is not kept any more: {error.message}", code="height_pruned"
@@ -299,7 +299,7 @@ class CometDesk:
         self._heights.reached(block.height)
 
     def _tell(self, block: FinalBlock) -> None:
-        record = _record(block)
+        record = record_of(block)
         for index, (tx, result) in enumerate(zip(record.txs, block.results, strict=True)):
             done = CommittedTx(tx.id, block.height, index, result)
             known = self._outcomes.get(done.id)
@@ -316,7 +316,8 @@ class CometDesk:
         self._txs.dropped(Dropped(tx_id(tx), "invalid", f"checked again after a block, it is refused: {name}"))
 
 
-def _record(block: FinalBlock) -> BlockRecord:
+def record_of(block: FinalBlock) -> BlockRecord:
+    """A block as history keeps it."""
     txs = []
     for tx, result in zip(block.txs, block.results, strict=True):
         events = [event_text(event.kind, event.data) for event in result.events]

@@ -127,6 +127,23 @@ class CometClient:
         except (KeyError, TypeError, ValueError) as error:
             raise _malformed("block", error) from None
 
+    async def kept_heights(self) -> tuple[int, int]:
+        """Find the lowest and the newest block of an engine that may be merely inspected; (0, 0) without blocks."""
+        try:
+            newest = int((await self._call("blockchain"))["last_height"])
+        except RpcError:  # as it answers for an empty store
+            return 0, 0
+        first, last = 1, newest
+        while first < last:
+            middle = (first + last) // 2
+            try:
+                await self._call("header", height=str(middle))
+            except RpcError:
+                first = middle + 1
+            else:
+                last = middle
+        return first, newest
+
     async def validators(self, height: int) -> ValidatorSet:
         """Get the validators who sign the block of a height.
 

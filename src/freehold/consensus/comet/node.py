@@ -7,7 +7,6 @@ engine cannot be kept running, `run` ends with the reason.
 import asyncio
 import contextlib
 import logging
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from freehold.consensus.comet import install
 from freehold.consensus.comet.complaints import check_clock
 from freehold.consensus.comet.configuration import prepare
 from freehold.consensus.comet.operators import OperatorHome, check_address
-from freehold.consensus.comet.supervisor import Supervisor
+from freehold.consensus.comet.supervisor import Supervisor, tied
 from freehold.consensus.folder import FolderLock
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.state_sync import SnapshotPlan
@@ -105,7 +104,7 @@ class CometNode:
             await server.start()
             with contextlib.suppress(FileNotFoundError):
                 home.rpc_socket.unlink()
-            command = [*_tied(), str(program), "start", "--home", str(home.engine)]
+            command = [*tied(), str(program), "start", "--home", str(home.engine)]
             self.supervisor = Supervisor(command, home.engine / LOG_FILE)
             ready()
             await _either(self.supervisor, server)
@@ -137,12 +136,6 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
         return totals.time_ms if totals is not None else 0
 
     return application, last_time_ms
-
-
-def _tied() -> list[str]:
-    """What makes the engine end with this process, also by SIGKILL: it would hold port and folder a while longer."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 async def _either(supervisor: Supervisor, server: AbciServer) -> None:

@@ -5,6 +5,8 @@ PostgreSQL needs the extra `freehold[postgres]`.
 """
 
 import contextlib
+import os
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +21,13 @@ STEPS: Final = 10_000_000  # of SQLite's machine in one reading; a page takes a 
 BUSY_MS: Final = 5_000
 CACHE_KIB: Final = 8_192
 CONNECT_S: Final = 5
+# A server whose machine went away without a word is noticed in about half a minute.
+_ALIVE: Final[dict[str, Any]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 Row = tuple[Any, ...]
 
@@ -54,6 +63,12 @@ class Database(Protocol):
 
     def clear(self) -> None:
         """Remove everything, damaged or not."""
+
+    def abandon_write(self) -> None:
+        """Break off, from another thread, what a write waits for: it raises IndexUnavailableError soon."""
+
+    def abandon_read(self) -> None:
+        """Break off, from another thread, what a reading waits for: it raises IndexUnavailableError soon."""
 
     def close(self) -> None:
         """Let the connections go."""
@@ -105,6 +120,14 @@ class SqliteDatabase:
                 with contextlib.suppress(sqlite3.Error):
                     self._reader.rollback()
 
+    def abandon_write(self) -> None:
+        """Interrupt a write; one that waits for a lock gives up by itself after `BUSY_MS`."""
+        _interrupt(self._writer)
+
+    def abandon_read(self) -> None:
+        """Interrupt a reading; one that waits for a lock gives up by itself after `BUSY_MS`."""
+        _interrupt(self._reader)
+
     def clear(self) -> None:
         """Remove the file."""
         self.close()
@@ -138,6 +161,12 @@ class SqliteDatabase:
     def _spend(self) -> int:
         self._left -= 1
         return 1 if self._left < 0 else 0
+
+
+def _interrupt(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(sqlite3.Error):  # closed meanwhile
+            connection.interrupt()
 
 
 class _Sqlite:
@@ -215,6 +244,14 @@ class PostgresDatabase:
             with self._reader.transaction():
                 yield _Postgres(self._reader)
 
+    def abandon_write(self) -> None:
+        """Cut the write's connection: a server that is stopped or gone would hold it for ever."""
+        self._cut(self._writer)
+
+    def abandon_read(self) -> None:
+        """Cut the reading's connection, which the server's own limit has not ended."""
+        self._cut(self._reader)
+
     def clear(self) -> None:
         """Drop the tables."""
         with self.write() as transaction:
@@ -230,7 +267,17 @@ class PostgresDatabase:
             self._reader = self._writer = None
 
     def _connect(self, options: str) -> Any:
-        return self._psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S, options=options)
+        return self._psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S, options=options, **_ALIVE)
+
+    def _cut(self, connection: Any) -> None:
+        """Shut the socket down under whoever waits for it; a request to cancel would need a server that answers."""
+        if connection is None:
+            return
+        with (
+            contextlib.suppress(self._psycopg.Error, OSError),
+            socket.socket(fileno=os.dup(connection.fileno())) as wire,
+        ):
+            wire.shutdown(socket.SHUT_RDWR)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -2,15 +2,17 @@
 
 The ledger only ever puts a block into a bounded queue, which forgets its oldest when it is full; writing happens on a
 thread of its own, and while it catches up it rests as long as it worked. Whatever goes wrong here is told, tried again,
-or ends the index; never the ledger. Spec: docs/spec/history.md.
+or ends the index; never the ledger. A database that is merely slow is told and waited for: what it is doing is broken
+off only when the daemon stops. Spec: docs/spec/history.md.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from freehold.base.errors import FreeholdError
@@ -25,7 +27,10 @@ QUEUE_BLOCKS: Final = 256
 QUEUE_ROWS: Final = 50_000
 BATCH_BLOCKS: Final = 64
 BATCH_ROWS: Final = 10_000
-RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # the first are for an engine that is starting
+SLOW_S: Final = 10.0
+STOP_S: Final = 2.0
+STOP_TRIES: Final = 5  # then the ledger is closed without it
 
 
 class IndexFollower:
@@ -34,6 +39,7 @@ class IndexFollower:
     Attributes:
         indexed: the newest height that is in the index; -1 before it is open.
         failed: why the index is not kept up now; None while it is.
+        missing: how many heights between those that it holds it does not hold.
     """
 
     def __init__(self, index: Index, source: BlockSource, report: Report) -> None:
@@ -46,6 +52,7 @@ class IndexFollower:
         """
         self.indexed = -1
         self.failed: FreeholdError | None = None
+        self.missing = 0
         self._index = index
         self._source = source
         self._report = report
@@ -76,12 +83,19 @@ class IndexFollower:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the batch being written, and close the index."""
+        """Finish the batch being written, or break it off when that takes too long, and close the index."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
-        await asyncio.to_thread(self._index.close)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        ended = asyncio.create_task(asyncio.to_thread(self._thread.shutdown))
+        for _ in range(STOP_TRIES):
+            if (await asyncio.wait({ended}, timeout=STOP_S))[0]:
+                break
+            self._index.abandon_write()
+        self._index.abandon_read()
+        if ended.done():
+            await asyncio.to_thread(self._index.close)
 
     async def _run(self) -> None:
         while True:
@@ -112,6 +126,7 @@ class IndexFollower:
     async def _follow(self) -> None:
         newest = await self._on_thread(self._index.open)
         await self._check_same_blocks(newest)
+        self.missing = _holes(await self._on_thread(self._index.spans))
         self.indexed, self._suspect = newest, None
         while True:
             self._wake.clear()
@@ -159,8 +174,10 @@ class IndexFollower:
     async def _read_back(self) -> list[BlockRecord]:
         """Blocks between what is indexed and the queue, from the block store; none when it has none of them."""
         lowest, newest = await self._source.block_range()
-        if lowest > self.indexed + 1:  # what lies between is kept nowhere: a new span begins
-            self.indexed = lowest - 1
+        if self._queue:
+            lowest = min(lowest, self._queue[0].height)  # a block may be here still that was pruned there
+        if lowest > self.indexed + 1:
+            self._leave_out(self.indexed + 1, lowest - 1)
             if batch := self._take_queued():
                 return batch
         first = self.indexed + 1
@@ -176,13 +193,34 @@ class IndexFollower:
             await asyncio.sleep(time.monotonic() - began)  # the ledger's own work comes first
         return batch
 
+    def _leave_out(self, first: int, last: int) -> None:
+        """Go on above blocks that are kept nowhere: a new span begins, and whoever asks or watches is told."""
+        message = f"history lacks the blocks {first} to {last}: this server does not keep them (any more)"
+        self._report("index_gap", {"first": first, "last": last, "message": message})
+        if self.indexed > 0:
+            self.missing += last - first + 1
+        self.indexed = last
+
     def _tell(self, event: str, error: FreeholdError) -> None:
         self.failed = error
         self._report(event, {"code": error.code, "message": error.message, "hint": error.hint})
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run on the index's thread; tell when that takes long."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody asks after a stop
+        done, _ = await asyncio.wait({future}, timeout=SLOW_S)
+        if not done:
+            message = f"the index's database has not answered for {SLOW_S:.0f} s"
+            hint = "blocks go on; see that the database runs, and that nothing else holds its lock"
+            self._tell("index_waiting", IndexUnavailableError(message, code="index_slow", hint=hint))
+        return await future
 
 
 def _rows_of(block: BlockRecord) -> int:
     return 1 + sum(1 + len(tx.events) for tx in block.txs)
+
+
+def _holes(spans: Sequence[tuple[int, int]]) -> int:
+    """How many heights lie between spans."""
+    return sum(after[0] - before[1] - 1 for before, after in pairwise(spans))

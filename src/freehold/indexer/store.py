@@ -152,6 +152,14 @@ class Index:
         """Remove everything; `open` makes it anew."""
         self._database.clear()
 
+    def abandon_write(self) -> None:
+        """Break off, from another thread, whatever writes."""
+        self._database.abandon_write()
+
+    def abandon_read(self) -> None:
+        """Break off, from another thread, whatever reads."""
+        self._database.abandon_read()
+
     def close(self) -> None:
         """Let the connections go."""
         self._database.close()

@@ -1,14 +1,15 @@
 """History of all blocks over HTTP, from the index. What only the newest 1,000 blocks need is `history`'s, from memory.
 
 One thread reads, so that a heavy question waits for another one and for nothing else; it is given up after a bounded
-number of steps. Nothing here is proven. Spec: docs/spec/history.md.
+number of steps, or of seconds when the database does not answer. Few wait for their turn, so that a database that
+hangs holds up no other route. Nothing here is proven. Spec: docs/spec/history.md.
 """
 
 import asyncio
 import base64
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +29,11 @@ from freehold.rpc.desk import Desk
 
 T = TypeVar("T")
 
+READ_S: Final = 5.0  # above the databases' own limits: only one that hangs takes so long
+MAX_WAITING: Final = 16
+
 _ONE = "(?:G[A-Z2-7]{55}|[0-9a-f]{64})"
+_LATER: Final = "try again in a few seconds; the ledger itself is not concerned"
 BLOCK_PATTERN = "^(?:[1-9][0-9]{0,17}|[0-9a-f]{64})$"
 Subjects = Annotated[str, Meta(max_length=65 * MAX_SUBJECTS, pattern=f"^(?:{_ONE}(?:,{_ONE})*)?$")]
 Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_CHARS, pattern="^(?:[A-Za-z0-9_-]{18})?$")]
@@ -123,6 +128,20 @@ class HistoryBlockAnswer(msgspec.Struct):
     txs: list[BlockTxRow]
 
 
+class IndexStanding(msgspec.Struct, frozen=True):
+    """Where an index stands.
+
+    Attributes:
+        height: the newest that it holds; -1 while it is not open.
+        missing: heights between those that it holds that it does not hold.
+        failed: the code of what keeps it from following now; empty while nothing does.
+    """
+
+    height: int
+    missing: int
+    failed: str
+
+
 class Archive:
     """The answers that need the index."""
 
@@ -131,6 +150,8 @@ class Archive:
         self._index = index
         self._follower = follower
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="rpc-history")
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     def start(self) -> None:
         """Keep the index up, once the ledger's blocks are told."""
@@ -146,6 +167,14 @@ class Archive:
     def is_kept(self) -> bool:
         """Whether there is an index that is open now."""
         return self._follower is not None and self._follower.indexed >= 0
+
+    def standing(self) -> IndexStanding | None:
+        """How far the index is; None when none is kept."""
+        follower = self._follower
+        if follower is None:
+            return None
+        why = follower.failed
+        return IndexStanding(follower.indexed, follower.missing, "" if why is None else why.code)
 
     def close(self) -> None:
         """Let the reading thread go."""
@@ -242,10 +271,17 @@ class Archive:
             raise IndexUnavailableError(
                 f"history is not open{f': {why.code}' if why else ' yet'}",
                 code="index_opening",
-                hint="try again in a few seconds; the ledger itself is not concerned",
+                hint=_LATER,
             )
+        if self._waiting >= MAX_WAITING:
+            raise IndexUnavailableError("too many wait for history", code="index_busy", hint=_LATER)
+        self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, work, index)
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._read_now(index, work)
         except IndexDamagedError as error:
             follower.suspect(error)
             raise IndexUnavailableError(
@@ -253,6 +289,21 @@ class Archive:
                 code="index_rebuilding",
                 hint="try again later; the ledger itself is not concerned",
             ) from None
+
+    async def _read_now(self, index: Index, work: Callable[[Index], T]) -> T:
+        """Read in one's turn, which ends with the thread's work, whatever becomes of who asked."""
+        future = asyncio.get_running_loop().run_in_executor(self._reader, work, index)
+        future.add_done_callback(self._end_turn)
+        done, _ = await asyncio.wait({future}, timeout=READ_S)
+        if not done:
+            index.abandon_read()
+            raise IndexUnavailableError("history's database does not answer", code="index_slow", hint=_LATER)
+        return await future
+
+    def _end_turn(self, future: asyncio.Future[T]) -> None:
+        self._turn.release()
+        if not future.cancelled():
+            future.exception()  # asked for, also when nobody waits any more
 
 
 def open_archive(home: DaemonHome, desk: Desk, report: Report) -> Archive:

@@ -76,7 +76,7 @@ class Daemon:
             following = await ledger.start()
             archive.start()
             rates = RateLimiter(home.settings.points_per_second, home.settings.points_burst)
-            metrics = Metrics(ledger.desk, home.folder)
+            metrics = Metrics(ledger.desk, home.folder, index=archive.standing)
             if home.metrics is not None:
                 await stack.enter_async_context(_showing(metrics, home.metrics))
             app = make_app(service, rates, self._report, metrics.answered)

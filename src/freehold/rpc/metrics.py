@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from freehold.rpc.archive import IndexStanding
 from freehold.rpc.desk import Desk
 
 _BUCKETS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0)
@@ -28,16 +29,24 @@ _BUCKETS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0)
 class Metrics:
     """The metrics of one daemon; used from its event loop."""
 
-    def __init__(self, desk: Desk, folder: Path | None = None, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        folder: Path | None = None,
+        now_s: Callable[[], float] = time.time,
+        index: Callable[[], IndexStanding | None] = lambda: None,
+    ) -> None:
         """Bind what is measured.
 
         Args:
             desk: of the engine.
             folder: whose file system's free space is told; none when None.
             now_s: the wall clock, in seconds since 1970.
+            index: gives where history stands; None when none is kept.
         """
         self._registry = CollectorRegistry()
         self._registry.register(_Standing(desk, folder, now_s))
+        self._registry.register(_History(desk, index))
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
             "freehold_http_requests", "Requests answered", ["route", "status"], registry=self._registry
@@ -98,6 +107,24 @@ class _Standing(Collector):
         if self._folder is not None:
             free = shutil.disk_usage(self._folder).free
             yield _gauge("freehold_disk_free_bytes", "Free on the file system of the home", free)
+
+
+class _History(Collector):
+    """How far the index is behind the engine."""
+
+    def __init__(self, desk: Desk, index: Callable[[], IndexStanding | None]) -> None:
+        self._desk, self._index = desk, index
+
+    def collect(self) -> Iterator[Metric]:
+        standing = self._index()
+        if standing is None:
+            return
+        behind = self._desk.standing().height - max(standing.height, 0)
+        yield _gauge("freehold_index_behind_blocks", "Blocks that history does not hold yet", max(behind, 0))
+        yield _gauge("freehold_index_missing_blocks", "Blocks between others that it lacks", standing.missing)
+        failed = GaugeMetricFamily("freehold_index_failed", "1 while it does not follow, by reason", labels=["code"])
+        failed.add_metric([standing.failed], int(bool(standing.failed)))
+        yield failed
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

@@ -5,6 +5,7 @@ Reads of the state that may take long run in two threads, so that neither blocks
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -15,6 +16,7 @@ from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.ids import parse_id
 from freehold.base.limits import MAX_TX_BYTES
 from freehold.crypto.strkey import decode_account
+from freehold.indexer.errors import IndexUnavailableError
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import tx_id
 from freehold.light.genesis import parse_genesis
@@ -153,8 +155,9 @@ class Service:
         id_ = parse_id(id_hex)
         outcome = self.history.outcome(id_)
         if outcome is None and self.archive.is_kept:
-            found = await self.archive.find_tx(id_)
-            outcome = TxOutcome(found.code, found.height, found.data)
+            with contextlib.suppress(IndexUnavailableError):  # who waits for a new transaction needs no history
+                found = await self.archive.find_tx(id_)
+                outcome = TxOutcome(found.code, found.height, found.data)
         if outcome is None:
             raise RefusedError(
                 "no recent block holds this transaction",

@@ -1,6 +1,8 @@
 """The follower: live blocks, missed ones, pruned ones, damage, another ledger; the queue never grows without bound."""
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -163,5 +165,85 @@ def test_a_source_that_fails_is_asked_again(run):
         async with it:
             await it.until(lambda: it.follower.indexed == 10)
             assert it.index.spans() == [(1, 10)]
+
+    asyncio.run(work())
+
+
+class Held:
+    """Another process' hold on the file, as SQLite sees it."""
+
+    def __init__(self, folder) -> None:
+        self._other = sqlite3.connect(folder / "history.sqlite", isolation_level=None)
+        self._other.execute("BEGIN IMMEDIATE")
+
+    def let_go(self) -> None:
+        self._other.rollback()
+        self._other.close()
+
+
+def test_a_locked_file_is_told_and_waited_for_while_the_queue_stays_bounded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SLOW_S", 0.05)
+
+    async def work() -> None:
+        async with run(Blocks(10)) as it:
+            await it.until(lambda: it.follower.indexed == 10)
+            held = Held(tmp_path)
+            for height in range(11, 1_001):
+                it.make(height)  # the ledger goes on
+            await it.until(lambda: it.follower.failed is not None)
+            assert it.told[0][0] == "index_waiting" and it.told[0][1]["code"] == "index_slow", it.told
+            assert len(it.follower._queue) <= QUEUE_BLOCKS and it.follower.indexed == 10
+            held.let_go()
+            await it.until(lambda: it.follower.indexed == 1_000 and it.follower.failed is None)
+            assert it.index.spans() == [(1, 1_000)] and it.follower.missing == 0
+            assert walk(it.index, [], 1_000) == expected(make_blocks(range(1, 1_001)))
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("lowest", "last"), [(400, 399), (900, 744)])
+def test_blocks_pruned_while_the_file_was_locked_are_told_as_missing(run, tmp_path, monkeypatch, lowest, last):
+    """Those still in the queue are taken from there, though the block store has let them go."""
+    monkeypatch.setattr(module, "SLOW_S", 0.05)
+
+    async def work() -> None:
+        async with run(Blocks(10)) as it:
+            await it.until(lambda: it.follower.indexed == 10)
+            held = Held(tmp_path)
+            it.make(11)
+            await it.until(lambda: it.follower.failed is not None)
+            it.make(*range(12, 1_001))
+            it.source.lowest = lowest
+            held.let_go()
+            await it.until(lambda: it.follower.indexed == 1_000 and it.follower.failed is None)
+            # 11 was being written all the while
+            assert it.index.spans() == [(1, 11), (last + 1, 1_000)]
+            assert it.follower.missing == last - 11
+            (gap,) = [fields for event, fields in it.told if event == "index_gap"]
+            assert (gap["first"], gap["last"]) == (12, last) and "lacks the blocks" in gap["message"]
+        async with run(it.source) as again:
+            await again.until(lambda: again.follower.indexed == 1_000)
+            assert again.follower.missing == last - 11  # known also after a restart
+
+    asyncio.run(work())
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs(run, monkeypatch):
+    monkeypatch.setattr(module, "STOP_S", 0.02)
+
+    async def work() -> None:
+        it = run(Blocks(10))
+        broken, begun = threading.Event(), threading.Event()
+
+        def hang(blocks: Any) -> None:
+            begun.set()
+            assert broken.wait(20)
+            raise IndexUnavailableError("broken off", code="index_unavailable")
+
+        it.index.add, it.index.abandon_write = hang, broken.set
+        async with asyncio.timeout(10):
+            async with it:
+                await it.until(begun.is_set)
+        assert broken.is_set() and it.follower.indexed == 0
 
     asyncio.run(work())

@@ -1,15 +1,11 @@
 """The same suite on a real PostgreSQL, started for the test from Debian's packages; runs with `long`."""
 
-import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from index_kit import CHAIN, expected, make_blocks, walk
+from postgres_server import PostgresServer
 from test_index_store import check_whole
 
 from freehold.indexer.databases import PostgresDatabase
@@ -17,47 +13,17 @@ from freehold.indexer.errors import IndexDamagedError, IndexUnavailableError
 from freehold.indexer.store import Index
 
 pytestmark = pytest.mark.long
-PROGRAMS = Path("/usr/lib/postgresql")
-
-
-def program(name: str) -> str:
-    found = sorted(PROGRAMS.glob(f"*/bin/{name}"))
-    assert found, f"no {name} under {PROGRAMS}: apt-get install postgresql"
-    return str(found[-1])
-
-
-def run(*command: str) -> None:
-    """As the user `postgres` when we are root: the server refuses root."""
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    subprocess.run([*user, *command], check=True, capture_output=True, cwd="/", timeout=60)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, Path]]:
-    folder = Path(tempfile.mkdtemp(prefix="freehold-postgres-"))
-    try:
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        run(program("initdb"), "--auth=trust", "--username=freehold", "--no-sync", "-D", str(data))
-        start(data, folder)
-        try:
-            yield f"postgresql://freehold@/postgres?host={folder}", data
-        finally:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                run(program("pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(folder)
-
-
-def start(data: Path, folder: Path) -> None:
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
-    run(program("pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-o", options, "-w", "start")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture
 def index(server):
-    index = Index(PostgresDatabase(server[0]), CHAIN)
+    index = Index(PostgresDatabase(server.url), CHAIN)
     index.clear()
     assert index.open() == 0
     yield index
@@ -70,11 +36,11 @@ def test_what_goes_in_comes_out(index):
 
 def test_another_chain_is_refused(server, index):
     index.add(make_blocks(range(1, 4)))
-    other = Index(PostgresDatabase(server[0]), "other 11")
+    other = Index(PostgresDatabase(server.url), "other 11")
     with pytest.raises(IndexDamagedError, match="another chain"):
         other.open()
     other.close()
-    second = Index(PostgresDatabase(server[0]), CHAIN)
+    second = Index(PostgresDatabase(server.url), CHAIN)
     assert second.open() == 3
     index.add(make_blocks([4]))
     assert second.open() == 4
@@ -97,12 +63,37 @@ def test_a_reading_that_takes_too_long_is_given_up(index):
 
 
 def test_a_server_that_dies_loses_nothing_and_is_found_again(server, index):
-    data = server[1]
     index.add(make_blocks(range(1, 30)))
-    run(program("pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+    server.stop()
     with pytest.raises(IndexUnavailableError):
         index.add(make_blocks([30]))
-    start(data, data.parent)
+    server.start()
+    assert index.open() == 29
+    index.add(make_blocks([30]))
+    assert walk(index, [], 7) == expected(make_blocks(range(1, 31)))
+
+
+@pytest.mark.parametrize("is_write", [True, False])
+def test_what_waits_for_a_server_that_is_stopped_can_be_broken_off(server, index, is_write):
+    index.add(make_blocks(range(1, 30)))
+    assert index.spans() == [(1, 29)]  # both connections are there
+    work: Callable[[], object] = (lambda: index.add(make_blocks([30]))) if is_write else index.spans
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            work()
+        except IndexUnavailableError as error:
+            errors.append(error)
+
+    with server.stopped():
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(3)
+        assert waiting.is_alive()  # the server's own limit on statements does not help
+        (index.abandon_write if is_write else index.abandon_read)()
+        waiting.join(5)
+        assert not waiting.is_alive() and len(errors) == 1
     assert index.open() == 29
     index.add(make_blocks([30]))
     assert walk(index, [], 7) == expected(make_blocks(range(1, 31)))

@@ -1,6 +1,7 @@
 """History over HTTP: pages with cursors while blocks are made, look-ups, refusals; the index is a real one."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from rpc_kit import OWNERS, TENANT, Face, FakeDesk, desk_at
 
 from freehold.crypto.strkey import encode_account
 from freehold.indexer.databases import SqliteDatabase
+from freehold.indexer.errors import IndexUnavailableError
 from freehold.indexer.follower import IndexFollower
 from freehold.indexer.records import BlockRecord
 from freehold.indexer.store import Index
 from freehold.ledger.events import Transferred
+from freehold.rpc import archive
 from freehold.rpc.archive import Archive
 
 SENDER, TO = encode_account(TENANT.public), encode_account(OWNERS[0].public)
@@ -174,5 +177,54 @@ def test_damage_that_a_reader_meets_is_mended(tmp_path):
                 await asyncio.sleep(0.01)
         await reach(follower, 5)
         assert len((await face.get("/v1/history")).json()["events"]) == 5 and told == ["index_rebuilding"]
+
+    ask(tmp_path, work, desk)
+
+
+def test_a_database_that_hangs_holds_up_history_alone(tmp_path, monkeypatch):
+    """Its questions are refused in bounded time, few wait at once, and all else is answered meanwhile."""
+    monkeypatch.setattr(archive, "READ_S", 0.2)
+    desk = Kept()
+    desk.pay(7)
+
+    async def work(face: Face, desk: Kept, follower: IndexFollower) -> None:
+        index, ask = follower._index, follower._index.events
+        go_on, abandoned = threading.Event(), []
+
+        def hang(*arguments: Any, **named: Any) -> Any:
+            assert go_on.wait(20)
+            return ask(*arguments, **named)
+
+        index.events, index.abandon_read = hang, lambda: abandoned.append(True)
+        asked = [asyncio.create_task(face.get("/v1/history")) for _ in range(archive.MAX_WAITING + 10)]
+        await asyncio.sleep(0)
+        for _ in range(20):
+            desk.make_block()
+            status = await asyncio.wait_for(face.get("/v1/status"), 1)
+            assert status.json()["height"] == desk.height
+        refused = [task for task in asked if task.done()]
+        assert {task.result().json()["code"] for task in refused} == {"index_busy"} and len(refused) == 9
+        assert face.service.archive._reader._work_queue.qsize() <= 1
+        first = await asyncio.wait_for(asked[0], 5)
+        assert (first.status_code, first.json()["code"]) == (503, "index_slow") and abandoned
+        go_on.set()
+        assert {(await task).status_code for task in asked[1:]} == {200, 503}
+        assert (await face.get("/v1/history")).status_code == 200
+
+    ask(tmp_path, work, desk)
+
+
+def test_who_waits_for_a_new_transaction_needs_no_history(tmp_path):
+    desk = Kept()
+    desk.pay(7)
+
+    async def work(face: Face, desk: Kept, follower: IndexFollower) -> None:
+        def away(id_: bytes) -> Any:
+            raise IndexUnavailableError("away", code="index_unavailable")
+
+        follower._index.tx = away
+        response = await face.get("/v1/tx/" + "0" * 64)
+        assert (response.status_code, response.json()["code"]) == (404, "unknown_tx")
+        assert (await face.get("/v1/history/tx/" + "0" * 64)).status_code == 503
 
     ask(tmp_path, work, desk)

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rpc_kit import Face, FakeDesk, desk_at, run
 
 from freehold.rpc.app import make_app
+from freehold.rpc.archive import IndexStanding
 from freehold.rpc.desk import Halted
 from freehold.rpc.metrics import Metrics
 from freehold.rpc.rates import RateLimiter
@@ -51,6 +52,18 @@ def test_gauges_say_where_the_engine_stands(tmp_path: Path) -> None:
     assert value(metrics, "freehold_proposing") == 0
 
 
+def test_gauges_say_how_far_history_is() -> None:
+    desk, standing = desk_at(3), IndexStanding(2, 0, "")
+    metrics = Metrics(desk, index=lambda: standing)
+    assert value(metrics, "freehold_index_behind_blocks") == 1
+    assert value(metrics, "freehold_index_failed", code="") == 0
+    standing = IndexStanding(-1, 7, "index_slow")
+    assert value(metrics, "freehold_index_behind_blocks") == 3
+    assert value(metrics, "freehold_index_missing_blocks") == 7
+    assert value(metrics, "freehold_index_failed", code="index_slow") == 1
+    assert not [name for name, _ in samples(Metrics(desk)) if "index" in name]
+
+
 def test_requests_are_counted_by_route_and_never_by_what_a_client_wrote() -> None:
     async def go() -> Metrics:
         async with Face(desk_at(3)) as face:
@@ -75,7 +88,7 @@ def test_alarms_and_runbook_name_what_there_is() -> None:
     text = (ROOT / "docs/runbook.md").read_text()
     headings = re.findall(r"^### (\w+)$", text, re.MULTILINE)
     assert [rule["alert"] for rule in rules] == headings
-    metrics = Metrics(FakeDesk(), ROOT)
+    metrics = Metrics(FakeDesk(), ROOT, index=lambda: IndexStanding(0, 0, ""))
     metrics.answered("status", 200, 0.01)
     known = {name for name, _ in samples(metrics)} | ENGINES | {"up"}
     for rule in rules:

@@ -7,12 +7,14 @@ All else is the shipped daemon. Variants:
     oversize: proposes a transaction longer than any may be.
     silent: withholds its vote extension.
     shifted: its votes' times are those of a clock far off, by a remote signer (`remote_signer.py`).
+    torn: its index counts blocks in another transaction than it writes them in; the canary of the index.
 """
 
 import contextlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from freehold.base.limits import MAX_TX_BYTES
 from freehold.consensus import application as abci
 from freehold.consensus.comet import configuration, node
 from freehold.consensus.ledger_application import LedgerApplication
+from freehold.indexer.records import BlockRecord
+from freehold.indexer.store import Index
+from freehold.rpc import archive
 from freehold.rpc.main import main
 
 HOME = Path(sys.argv[sys.argv.index("--home") + 1]) if "--home" in sys.argv else Path()
@@ -123,10 +128,24 @@ def shift_votes() -> None:
     configuration.config_text = config_text
 
 
+class Torn(Index):
+    """Makes durable that it holds blocks before it holds them."""
+
+    def add(self, blocks: Sequence[BlockRecord]) -> None:
+        with self._database.write() as transaction:
+            for block in blocks:
+                self._add_span(transaction, block.height, block.height - 1)
+        with self._database.write() as transaction:
+            for block in blocks:
+                self._add_rows(transaction, block)
+
+
 if __name__ == "__main__":
     variant = sys.argv[1]
     if variant == "shifted":
         shift_votes()
+    elif variant == "torn":
+        archive.Index = Torn
     else:
         node.LedgerApplication = APPLICATIONS[variant]
     sys.exit(main(sys.argv[2:]))

@@ -21,6 +21,7 @@ from validators import (
     ask,
     check_load,
     rich,
+    url,
     wait_gone,
     with_validators,
     write_settings,
@@ -29,12 +30,11 @@ from validators import (
 from freehold.base.amounts import TOKEN
 from freehold.base.presets import MINIMAL, MINIMAL_ELECTIONS
 from freehold.consensus.comet.operators import Card, OperatorHome
-from freehold.consensus.state_store import StateStore
 from freehold.crypto.hashing import sha256
 from freehold.ledger.genesis import GenesisBond, app_state_document
 from freehold.ledger.keys import bond_key
 from freehold.ledger.records import ValidatorBond
-from freehold.ledger.state import read
+from freehold.lightclient.client import LedgerClient
 
 pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -137,6 +137,17 @@ async def evidence(net: Validators, above: int) -> int:
     return 0
 
 
+async def read_bond(net: Validators, key: bytes) -> ValidatorBond:
+    """A validator's bond as the ledger has it now, proven under a verified header."""
+    client = LedgerClient(url(0), net.genesis)
+    try:
+        bond = (await client.read([bond_key(key)])).get(bond_key(key), ValidatorBond)
+    finally:
+        await client.close()
+    assert bond is not None
+    return bond
+
+
 async def double_sign(net: Validators, folder: Path) -> None:
     rng = seed_of("double sign")
     await net.start_all()
@@ -144,6 +155,9 @@ async def double_sign(net: Validators, folder: Path) -> None:
     twin = make_twin(net, 3, folder / "twin")
     async with Load(rng, [0, 1, 2]) as load:
         await load.more(5)
+        whole = await read_bond(net, key)
+        assert whole.stake == BOND and not whole.slashed and not whole.is_removed, whole
+        assert load.open, "no work is in flight"
         inside = ("nsenter", f"--net=/run/netns/{net.net.names[4]}", "--")
         begun, first = time.monotonic(), await net.height(0)
         with LedgerProcess(twin.folder, before=inside) as other:
@@ -155,12 +169,12 @@ async def double_sign(net: Validators, folder: Path) -> None:
         await asyncio.to_thread(wait_gone, twin)
         await load.more(5)
         await net.reach(found + 3, [0, 1, 2])
+        cut = await read_bond(net, key)
+        print(f"bond {whole.stake} before, {cut.stake} after; cut for {cut.slashed}")
+        lost = BOND * MINIMAL_ELECTIONS.duplicate_vote_permill // 1_000
+        assert lost and cut.stake == BOND - lost and cut.slashed and cut.is_removed, cut
         await net.agree()
     await check_load(net, load)
-    with StateStore.open(net.homes[0].data / "state", net.preset.state_heights) as state:
-        bond = read(state, bond_key(key), ValidatorBond)
-    assert bond is not None and bond.slashed and bond.is_removed, bond
-    assert bond.stake == BOND - BOND * MINIMAL_ELECTIONS.duplicate_vote_permill // 1_000, bond
 
 
 def test_two_engines_with_one_key_are_slashed(tmp_path: Path) -> None:

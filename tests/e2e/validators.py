@@ -55,6 +55,14 @@ def _ip(*arguments: str, fine: bool = False) -> None:
     assert fine or done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
 
 
+class EndedByItselfError(AssertionError):
+    """A daemon that should run has ended: its exit code and its last log line."""
+
+    def __init__(self, index: int, code: int, lines: Sequence[dict[str, Any]]) -> None:
+        super().__init__(f"v{index} ended by itself with {code}: {lines[-5:]}")
+        self.index, self.code, self.last = index, code, lines[-1] if lines else {}
+
+
 class Namespaces:
     """A hub with a bridge, and one namespace per validator; `close` removes all."""
 
@@ -240,7 +248,7 @@ class Validators:
         daemon = self.daemons[index]
         if (code := daemon.process.poll()) is not None:
             daemon.wait_ended()
-            raise AssertionError(f"v{index} ended by itself with {code}: {daemon.lines[-30:]}")
+            raise EndedByItselfError(index, code, daemon.lines)
 
     async def reach(self, height: int, members: Iterable[int], timeout_s: float = WAIT_S) -> None:
         """Wait until each of `members` has a block of that height."""

@@ -11,7 +11,7 @@ import pytest
 
 from freehold.consensus.comet import supervisor as supervisor_module
 from freehold.consensus.comet.supervisor import MAX_STARTS, Supervisor
-from freehold.consensus.errors import StorageFullError
+from freehold.consensus.errors import StorageDamagedError, StorageFullError
 
 LIMIT_S = 20.0
 
@@ -61,6 +61,23 @@ def test_what_an_engine_says_is_heard_where_its_log_cannot_be_written(monkeypatc
 
     asyncio.run(asyncio.wait_for(work(), LIMIT_S))
     assert supervisor.starts == MAX_STARTS
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "error on replay: expected height 8 but last stored abci responses was at height 7",
+        "error on replay: app block height (9) is higher than core (8)",
+    ],
+)
+def test_a_state_of_a_later_block_than_the_engine_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.01)
+    supervisor = Supervisor(["sh", "-c", f"echo 'ERROR: failed to create node: {words}'; exit 1"], tmp_path / "log")
+    with pytest.raises(StorageDamagedError) as error:
+        asyncio.run(asyncio.wait_for(supervisor.run(), LIMIT_S))
+    assert error.value.code == "state_ahead" and words in error.value.message
 
 
 def test_the_log_is_cut_under_a_child_that_goes_on(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ TAIL_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 64 * 1024
 MAX_LOG_BYTES: Final = 64 << 20
 LAST_OUTPUT_S: Final = 1.0
+AHEAD: Final = ("last stored abci responses was at height", "is higher than core")  # state/store.go, state/errors.go
 FAILED: Final = b"CONSENSUS FAILURE!!!"  # its consensus has ended, by a full disk for one; the process would stay
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,12 @@ class Supervisor:
             )
         if "no space left on device" in tail:
             return storage_full(self._log_path.parent)
+        if any(sign in tail for sign in AHEAD):
+            return StorageDamagedError(
+                f"the state is of a later block than the engine finished: {words}",
+                code="state_ahead",
+                hint="restore the home from one copy of one moment, or join anew by state sync",
+            )
         if "corrupt" in tail or "panic" in tail:
             return StorageDamagedError(
                 f"the engine cannot go on: {words}",

@@ -19,6 +19,7 @@ declare -A why=(
 # With `--all`, what only the full test counts need.
 if [ "${1:-}" = --all ]; then why+=(
   [postgresql]="the other database that keeps history, tried by the full test counts"
+  [libfaketime]="sets one validator's clock an hour off in a test"
 ); fi
 missing=()
 for package in "${!why[@]}"; do

@@ -6,6 +6,7 @@ All else is the shipped daemon. Variants:
     invalid: proposes blocks that break the rules, every time.
     oversize: proposes a transaction longer than any may be.
     silent: withholds its vote extension.
+    clock: its whole clock is off, with another build of the engine (`shifted_clock.py`).
     shifted: its votes' times are those of a clock far off, by a remote signer (`remote_signer.py`).
     torn: its index counts blocks in another transaction than it writes them in; the canary of the index.
 """
@@ -22,7 +23,7 @@ from remote_signer import serve_signer
 
 from freehold.base.limits import MAX_TX_BYTES
 from freehold.consensus import application as abci
-from freehold.consensus.comet import configuration, node
+from freehold.consensus.comet import configuration, install, node
 from freehold.consensus.ledger_application import LedgerApplication
 from freehold.indexer.records import BlockRecord
 from freehold.indexer.store import Index
@@ -140,12 +141,20 @@ class Torn(Index):
                 self._add_rows(transaction, block)
 
 
+def use_engine(program: str) -> None:
+    """Run another program in place of the installed engine, whose digest would refuse it."""
+    found = install.Installed(program, "", "", "")
+    install.require = lambda folder=None: found
+
+
 if __name__ == "__main__":
     variant = sys.argv[1]
     if variant == "shifted":
         shift_votes()
     elif variant == "torn":
         archive.Index = Torn
+    elif variant == "clock":
+        use_engine(os.environ["ENGINE"])
     else:
         node.LedgerApplication = APPLICATIONS[variant]
     sys.exit(main(sys.argv[2:]))

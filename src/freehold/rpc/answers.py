@@ -88,7 +88,7 @@ class FaucetRequest(Request, frozen=True):
 
 
 class HaltedAnswer(msgspec.Struct):
-    """Why the ledger makes no blocks, and what its operator does."""
+    """Why the ledger makes no blocks, or what is wrong though it does; and what its operator does."""
 
     code: str
     message: str
@@ -115,6 +115,7 @@ class StatusAnswer(msgspec.Struct):
     proposing: bool
     halted: HaltedAnswer | None
     mempool: MempoolAnswer
+    notice: HaltedAnswer | None = None
 
 
 class LightBlockAnswer(msgspec.Struct):

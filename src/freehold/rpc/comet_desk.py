@@ -57,6 +57,7 @@ class CometDesk:
         keep_heights: int,
         tick_ms: int,
         explain: Callable[[], FreeholdError | None] = lambda: None,
+        notice: Callable[[], FreeholdError | None] = lambda: None,
     ) -> None:
         """Bind the parts; `open` must follow once the application is.
 
@@ -66,6 +67,7 @@ class CometDesk:
             document: its bytes.
             keep_heights: how many versions of the state before the newest the application keeps.
             tick_ms: the longest gap between blocks while all is well.
+            notice: gives what its operator should mend though blocks are made.
             explain: gives the reason when blocks have stopped, where the engine's log names it.
         """
         self.genesis = document
@@ -73,6 +75,7 @@ class CometDesk:
         self._client = client
         self._keep_heights = keep_heights
         self._explain = explain
+        self._notice = notice
         self._stall_s = STALL_TICKS * tick_ms / 1_000
         self._state: StateStore | None = None
         self._loop = asyncio.get_running_loop()
@@ -134,6 +137,7 @@ class CometDesk:
         """Where the engine stands."""
         height, time_ms, app_hash = self._newest
         halted = self._halted()
+        notice = self._notice()
         return Standing(
             height=height,
             time_ms=time_ms,
@@ -143,6 +147,7 @@ class CometDesk:
             validators=self._validators,
             proposing=halted is None and not self._engine.catching_up,
             halted=halted,
+            notice=None if notice is None else Halted(notice.code, notice.message, notice.hint),
             mempool_txs=self._waiting[0],
             mempool_bytes=self._waiting[1],
         )

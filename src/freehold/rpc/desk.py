@@ -14,7 +14,7 @@ __all__ = ["BlockEvent", "BlockRecord", "BlockTx", "Desk", "Halted", "Standing",
 
 
 class Halted(msgspec.Struct, frozen=True):
-    """Why an engine makes no blocks, and what its operator does next."""
+    """Why an engine makes no blocks, or what is wrong though it does; and what its operator does next."""
 
     code: str
     message: str
@@ -35,6 +35,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         halted: why it does not; None while it does.
         mempool_txs: transactions that wait.
         mempool_bytes: their size.
+        notice: what is wrong with this validator though blocks are made, such as its clock; None while all is well.
     """
 
     height: int
@@ -47,6 +48,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     halted: Halted | None
     mempool_txs: int
     mempool_bytes: int
+    notice: Halted | None = None
 
 
 class TxOutcome(msgspec.Struct, frozen=True):

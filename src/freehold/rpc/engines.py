@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.consensus.application import Application
 from freehold.consensus.comet.client import CometClient
+from freehold.consensus.comet.clock import ClockWatch
 from freehold.consensus.comet.complaints import complaint
 from freehold.consensus.comet.node import CometNode, open_ledger
 from freehold.consensus.comet.operators import OperatorHome
@@ -14,6 +15,7 @@ from freehold.consensus.embedded import EmbeddedEngine, EngineState
 from freehold.consensus.errors import EngineStoppedError
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.timing import Pace
+from freehold.ledger.bonds import validator_address
 from freehold.ledger.transactions import tx_id
 from freehold.rpc.comet_desk import CometDesk
 from freehold.rpc.config import DaemonHome
@@ -102,6 +104,7 @@ class CometLedger:
         preset = genesis_preset(home.genesis)
         operator = OperatorHome(home.folder)
         self._client = CometClient(operator.rpc_socket)
+        clock = ClockWatch(validator_address(operator.validator_key().public))
         self.desk = CometDesk(
             self._client,
             home.genesis,
@@ -109,8 +112,9 @@ class CometLedger:
             keep_heights=preset.state_heights,
             tick_ms=preset.tick_ms,
             explain=lambda: complaint(self._node.printed),
+            notice=clock.complaint,
         )
-        self._node = CometNode(operator, make_application=self._open, follower=self.desk)
+        self._node = CometNode(operator, make_application=self._open, follower=self.desk, clock=clock)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> "asyncio.Task[None]":

@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError, LocalProtocolError
 from freehold.consensus.embedded import EngineState
 from freehold.consensus.ledger_application import genesis_preset
@@ -128,9 +130,14 @@ class Daemon:
             self._stopping.set()
 
     async def _watch(self, ledger: RunningLedger) -> None:
-        """Say in the log when the engine stops making blocks, and when it goes on."""
+        """Say in the log when the engine stops making blocks, when it goes on, and what its operator should mend."""
         before: str = EngineState.RUNNING
+        noticed = ""
         while True:
+            notice = ledger.desk.standing().notice
+            if noticed != (noticed := "" if notice is None else notice.code):
+                told = {} if notice is None else msgspec.structs.asdict(notice)
+                self._log.write("notice", told, level="info" if notice is None else "warning")
             fields = ledger.state()
             if fields["state"] != before:
                 before = fields["state"]

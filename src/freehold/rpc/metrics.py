@@ -101,6 +101,9 @@ class _Standing(Collector):
         stopped = GaugeMetricFamily("freehold_halted", "1 while it makes no blocks, by the reason", labels=["code"])
         stopped.add_metric(["" if halted is None else halted.code], int(halted is not None))
         yield stopped
+        notice = GaugeMetricFamily("freehold_notice", "1 while something is to be mended, by what", labels=["code"])
+        notice.add_metric(["" if standing.notice is None else standing.notice.code], int(standing.notice is not None))
+        yield notice
         yield _gauge("freehold_mempool_txs", "Transactions that wait", standing.mempool_txs)
         yield _gauge("freehold_mempool_bytes", "Their size", standing.mempool_bytes)
         yield InfoMetricFamily("freehold_engine", "Its kind", {"kind": standing.engine})

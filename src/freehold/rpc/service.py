@@ -83,7 +83,7 @@ class Service:
     async def status(self) -> StatusAnswer:
         """Where the ledger stands."""
         standing = self.desk.standing()
-        halted = standing.halted
+        halted, notice = standing.halted, standing.notice
         return StatusAnswer(
             self._genesis.chain_id,
             standing.height,
@@ -95,6 +95,7 @@ class Service:
             standing.proposing,
             None if halted is None else HaltedAnswer(halted.code, halted.message, halted.hint),
             MempoolAnswer(standing.mempool_txs, standing.mempool_bytes),
+            None if notice is None else HaltedAnswer(notice.code, notice.message, notice.hint),
         )
 
     async def light_block(self, query: LightBlockQuery) -> LightBlockAnswer:

@@ -4,6 +4,7 @@ Both calls come from the threads that answer the engine, in the order of blocks;
 hands them over to it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -39,6 +40,16 @@ class Follower(Protocol):
 
     def left(self, tx: bytes, code: int) -> None:
         """Take in that a waiting transaction was checked again and is refused now, with the application's code."""
+
+
+class Clock(Protocol):
+    """What compares this machine's clock with the votes'; see `freehold.consensus.comet.clock`."""
+
+    def voting(self, height: int) -> None:
+        """Take in that this node judges a proposal for a height, and will vote."""
+
+    def decided(self, height: int, time_ms: int, signers: Sequence[bytes]) -> None:
+        """Take in a decided block: its header's time, and the addresses whose votes for the one before it holds."""
 
 
 class NoFollower:

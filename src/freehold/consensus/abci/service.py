@@ -21,7 +21,7 @@ from freehold.base.limits import KIB
 from freehold.consensus import application as abci
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, CommitInfo, ExtendedCommitInfo, ExtendedVoteInfo
-from freehold.consensus.abci.following import FinalBlock, Follower, NoFollower
+from freehold.consensus.abci.following import Clock, FinalBlock, Follower, NoFollower
 from freehold.consensus.abci.proposal import choose
 from freehold.consensus.application import Application, CheckKind, CheckTxRequest, CheckTxResponse
 from freehold.consensus.errors import HeightUnavailableError
@@ -67,6 +67,7 @@ class AbciService:
         genesis: TrustedGenesis,
         last_time_ms: Callable[[], int],
         follower: Follower | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Bind an application.
 
@@ -75,9 +76,11 @@ class AbciService:
             genesis: the chain that this node was set up for.
             last_time_ms: the time of the newest committed block, as the application was told it.
             follower: is told of each durable block, and of transactions that are refused when checked again.
+            clock: is told of each round in which this node votes, and of each decided block.
         """
         self._app = application
         self._follower: Follower = follower or NoFollower()
+        self._clock = clock
         self._final: FinalBlock | None = None
         self._genesis = genesis
         self._last_time_ms = last_time_ms
@@ -232,6 +235,8 @@ class AbciService:
         return wire.ResponsePrepareProposal(answer.txs)
 
     def _process_proposal(self, request: wire.RequestProcessProposal) -> wire.ResponseProcessProposal:
+        if self._clock is not None:
+            self._clock.voting(request.height)
         proposer = self._key(request.proposer_address)
         if proposer is None:
             return wire.ResponseProcessProposal(wire.Status.REJECT)
@@ -263,6 +268,13 @@ class AbciService:
 
     def _finalize_block(self, request: wire.RequestFinalizeBlock) -> wire.ResponseFinalizeBlock:
         time_ms = self._time_ms(request)
+        if self._clock is not None:
+            signers = [
+                vote.validator.address
+                for vote in request.decided_last_commit.votes
+                if vote.block_id_flag == BlockIDFlag.COMMIT
+            ]
+            self._clock.decided(request.height, request.time.ms, signers)
         answer = self._app.finalize_block(
             abci.FinalizeBlockRequest(
                 height=request.height,

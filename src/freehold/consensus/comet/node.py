@@ -14,7 +14,7 @@ from typing import Final
 
 from freehold.base.errors import InvalidInputError, check
 from freehold.base.presets import Preset
-from freehold.consensus.abci.following import Follower
+from freehold.consensus.abci.following import Clock, Follower
 from freehold.consensus.abci.messages import Request
 from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import AbciService
@@ -53,6 +53,7 @@ class CometNode:
         make_application: Callable[[OperatorHome], tuple[Application, Callable[[], int]]] | None = None,
         told: Callable[[Request], None] = lambda _: None,
         follower: Follower | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Bind the parts.
 
@@ -63,6 +64,7 @@ class CometNode:
             make_application: opens the application and says how to read its newest block time; the ledger when None.
             told: called with each request of the engine.
             follower: is told of each durable block.
+            clock: is told of rounds and decided blocks.
         """
         self.home = home
         self._program = program
@@ -70,6 +72,7 @@ class CometNode:
         self._make = make_application or open_ledger
         self._told = told
         self._follower = follower
+        self._clock = clock
         self.application: Application | None = None
         self.supervisor: Supervisor | None = None
 
@@ -98,7 +101,7 @@ class CometNode:
             stack.callback(application.close)
             check_clock(last_time_ms() if application.info().height else home.genesis().genesis_time.ms)
             self.application = application
-            service = AbciService(application, home.genesis(), last_time_ms, self._follower)
+            service = AbciService(application, home.genesis(), last_time_ms, self._follower, self._clock)
             server = AbciServer(service, home.socket, told=self._told)
             stack.push_async_callback(server.stop)
             await server.start()

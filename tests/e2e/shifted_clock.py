@@ -1,0 +1,68 @@
+"""A validator whose whole clock is off: libfaketime for the daemon, and for its static engine a second build.
+
+The second build is the pinned module's source with one change: `Now` of types/time, from which consensus takes every
+time, adds `SHIFT_MS`. `variant_daemon.py clock` runs it in place of the installed engine.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from freehold.consensus.comet import install, pins
+
+NOW = "return Canonical(time.Now())"
+IMPORTS = 'import (\n\t"sort"\n'
+SHIFT = """
+var shift = func() time.Duration {
+	ms, err := strconv.ParseInt(os.Getenv("SHIFT_MS"), 10, 64)
+	if err != nil {
+		panic("SHIFT_MS is no number")
+	}
+	return time.Duration(ms) * time.Millisecond
+}()
+"""
+
+
+def build_shifted_engine(folder: Path) -> Path:
+    """Build it from the copy of the source that the installed engine was built from; gives the program."""
+    go = find_go()
+    cache = subprocess.run([go, "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()
+    source = folder / "source"
+    shutil.copytree(Path(cache) / f"{pins.MODULE}@{pins.VERSION}", source)
+    for path in (source, *source.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o200)
+    clock = source / "types/time/time.go"
+    text = clock.read_text()
+    assert text.count(NOW) == 1 and text.count(IMPORTS) == 1
+    text = text.replace(NOW, NOW.replace("time.Now()", "time.Now().Add(shift)"))
+    clock.write_text(text.replace(IMPORTS, 'import (\n\t"os"\n\t"sort"\n\t"strconv"\n') + SHIFT)
+    program = folder / install.PROGRAM
+    settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOPROXY": "off"}
+    subprocess.run(
+        [go, "build", "-o", str(program), "./cmd/cometbft"], cwd=source, env={**os.environ, **settings}, check=True
+    )
+    return program
+
+
+def find_go() -> str:
+    """The Go that the engine's installation would take: the machine's, or the one that it fetched."""
+    fetched = [str(path) for path in install.engine_folder().glob("toolchain/**/bin/go")]
+    for go in ("go", *fetched):
+        version = install.go_version(go)
+        if version is not None and version >= pins.MIN_GO:
+            return go
+    raise AssertionError("no Go: run `freehold ledger install`")
+
+
+def shifted(shift_ms: int, engine: Path) -> dict[str, str]:
+    """The environment of a `variant_daemon.py clock` whose clock is off; its waits are not."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    assert library is not None, "libfaketime is missing: run `make test-long`, or scripts/install-system.sh --all"
+    return {
+        "ENGINE": str(engine),
+        "SHIFT_MS": str(shift_ms),
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{shift_ms / 1_000:+.3f}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }

@@ -1,7 +1,7 @@
 """A validator's key behind the engine's remote signer protocol, with a clock that is far off.
 
 The engine listens on a unix socket, the signer dials it and answers: public key, votes, proposals, pings. Every vote's
-and proposal's time is shifted; heights, rounds and blocks are signed as asked.
+time is shifted; proposals, heights, rounds and blocks are signed as asked.
 Source: CometBFT v0.38.25 privval/, proto/tendermint/privval/types.proto, types/canonical.go.
 """
 
@@ -142,20 +142,13 @@ class ShiftedSigner:
         )
 
     def _proposal(self, request: SignProposal) -> Proposal:
+        """Sign a proposal at its own time: the engine takes a signer's time for votes alone (consensus/state.go)."""
         plain = request.proposal
-        at = self._shifted(plain.timestamp)
         signed = CanonicalProposal(
-            PROPOSAL, plain.height, plain.round, plain.pol_round, plain.block_id, at, request.chain_id
+            PROPOSAL, plain.height, plain.round, plain.pol_round, plain.block_id, plain.timestamp, request.chain_id
         )
-        return Proposal(
-            PROPOSAL,
-            plain.height,
-            plain.round,
-            plain.pol_round,
-            plain.block_id,
-            at,
-            self._key.sign(length_delimited(signed.encode())),
-        )
+        fields = {field.name: getattr(plain, field.name) for field in Proposal.FIELDS}
+        return Proposal(**fields | {"signature": self._key.sign(length_delimited(signed.encode()))})
 
 
 def length_field(number: int, data: bytes) -> bytes:

@@ -67,8 +67,8 @@ class CometDesk:
             document: its bytes.
             keep_heights: how many versions of the state before the newest the application keeps.
             tick_ms: the longest gap between blocks while all is well.
+            explain: gives the reason when blocks have stopped, where the engine's words name it.
             notice: gives what its operator should mend though blocks are made.
-            explain: gives the reason when blocks have stopped, where the engine's log names it.
         """
         self.genesis = document
         self._trusted = genesis

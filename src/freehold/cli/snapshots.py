@@ -13,7 +13,7 @@ from freehold.consensus.comet import install
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.folder import FolderLock
 from freehold.consensus.ledger_application import genesis_preset
-from freehold.consensus.snapshot_format import SnapshotMetadata, encode_metadata, snapshot_hash
+from freehold.consensus.snapshot_format import CHUNK_BYTES, SnapshotMetadata, encode_metadata, snapshot_hash
 from freehold.consensus.snapshot_store import SnapshotFolder
 from freehold.consensus.snapshot_writer import LATEST, take_snapshot
 from freehold.consensus.state_store import StateStore
@@ -62,7 +62,9 @@ def create(*, home: Path, height: int = LATEST, keep: int = 2, json: Json = Fals
         raise InvalidInputError("--keep must be at least 1", code="bad_usage", hint="the new snapshot is one of them")
     own = OperatorHome(home)
     folder = SnapshotFolder(own.data / SNAPSHOTS)
-    done = take_snapshot(own.data / "state", folder, own.genesis().chain_id, height=height, keep=keep)
+    chunk_bytes = own.settings().snapshot_chunk_bytes if own.settings_path.exists() else CHUNK_BYTES
+    chain_id = own.genesis().chain_id
+    done = take_snapshot(own.data / "state", folder, chain_id, height=height, keep=keep, chunk_bytes=chunk_bytes)
     row = _row(done, folder)
     text = f"snapshot of height {done.height}: {row['keys']} keys, {row['chunks']} chunks, {row['bytes']} bytes"
     return Result({"home": str(home), **row}, text)

@@ -22,7 +22,7 @@ from freehold.consensus.carried_genesis import continued_state, is_carried
 from freehold.consensus.errors import StorageDamagedError
 from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
-from freehold.consensus.state_sync import NO_SNAPSHOTS, SnapshotPlan, StateSync, recover
+from freehold.consensus.state_sync import NO_SNAPSHOTS, NO_STANDING, SnapshotPlan, SnapshotStanding, StateSync, recover
 from freehold.crypto import ed25519
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
@@ -152,6 +152,10 @@ class LedgerApplication:
         application._chain_id = genesis.chain_id
         application._base_height = genesis.initial_height - 1
         return application
+
+    def snapshot_standing(self) -> SnapshotStanding:
+        """What became of snapshots; from any thread."""
+        return self._state_sync.standing() if self._state_sync is not None else NO_STANDING
 
     def close(self) -> None:
         """Close the state."""

@@ -34,6 +34,7 @@ SNAPSHOT_FORMAT: Final = 1
 DEPTH: Final = 10
 NODES: Final = 1 << DEPTH
 CHUNK_BYTES: Final = 4 * MIB  # half of a frame of the application's socket; 1 s at the engine's own 5 MB/s
+MIN_CHUNK_BYTES: Final = 64 * KIB  # as an operator may choose it; a longer record has a chunk of its own
 MAX_CHUNKS: Final = 65_536
 MAX_METADATA_BYTES: Final = MAX_CHUNKS * (HASH_BYTES + 2) + NODES * (HASH_BYTES + 1) + 4 * KIB  # the engine takes 4 MB
 _HEAD_BYTES: Final = 6

@@ -21,6 +21,7 @@ from freehold.consensus.tree import EMPTY_NODE, HASH_BYTES, Node
 from freehold.crypto.smt import hash_path
 
 RESTORING: Final = ".restoring"
+RESTORED: Final = b"restored"  # the head's own bytes, until the first block is executed on the snapshot's state
 
 
 class Verdict(IntEnum):
@@ -133,7 +134,7 @@ class Restore:
         if self._fold.leaves != self.metadata.leaves:
             raise bad_snapshot("it has fewer keys than it says")
         storage = self._open()
-        head = Head(FORMAT, DEFAULT_SPLIT, self.metadata.height, self.metadata.app_hash, b"")
+        head = Head(FORMAT, DEFAULT_SPLIT, self.metadata.height, self.metadata.app_hash, RESTORED)
         storage.write(lambda txn: txn.put(HEAD_KEY, encode(head), db=storage.databases["head"]))
         storage.close()
         self._storage = None

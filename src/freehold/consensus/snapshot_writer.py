@@ -3,7 +3,8 @@
 LMDB gives the reader one unchanging version for as long as it reads; undo records in that same version lead back to the
 height that was asked for, so that all validators take theirs of the same height. What is held in memory is one chunk,
 the leaves that changed since that height, and 1/1024 of the leaves' hashes. The folder gets its name only when whole.
-`python -m freehold.consensus.snapshot_writer STATE SNAPSHOTS CHAIN HEIGHT KEEP` is what the ledger starts.
+`python -m freehold.consensus.snapshot_writer STATE SNAPSHOTS CHAIN HEIGHT KEEP CHUNK_BYTES` is what the ledger
+starts; its last line on standard error says why a snapshot was not taken.
 """
 
 import errno
@@ -19,10 +20,17 @@ import lmdb
 
 from freehold.base.codec import decode
 from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError
-from freehold.consensus.errors import HeightUnavailableError, StorageDamagedError, StorageError, storage_full
+from freehold.base.limits import MIB
+from freehold.consensus.errors import (
+    HeightUnavailableError,
+    StorageDamagedError,
+    StorageError,
+    StorageFullError,
+)
 from freehold.consensus.records import Undo, record_key, record_value
 from freehold.consensus.snapshot_format import (
     CHUNK_BYTES,
+    MAX_CHUNKS,
     NODES,
     NodeFold,
     SnapshotMetadata,
@@ -38,11 +46,18 @@ from freehold.consensus.storage import MAX_MAP_BYTES, write_file
 from freehold.consensus.tree import EMPTY_NODE, HASH_BYTES
 
 NICE: Final = 10
+LEFT_FREE_BYTES: Final = 64 * MIB  # for the ledger, which stops when its disk is full
 LATEST: Final = -1
 
 
 def take_snapshot(
-    state: Path, folder: SnapshotFolder, chain_id: str, *, height: int = LATEST, keep: int
+    state: Path,
+    folder: SnapshotFolder,
+    chain_id: str,
+    *,
+    height: int = LATEST,
+    keep: int,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> SnapshotMetadata:
     """Write a snapshot of a version that the state keeps, and let older ones go.
 
@@ -52,6 +67,7 @@ def take_snapshot(
         chain_id: of the ledger.
         height: of the version; the newest by default.
         keep: snapshots to keep, the new one included.
+        chunk_bytes: of each chunk at most, but for a record that is longer.
 
     Returns:
         Its metadata; that of an earlier call when it stands already.
@@ -59,7 +75,7 @@ def take_snapshot(
     Raises:
         HeightUnavailableError: that version is not kept any more, or not made yet.
         InvalidInputError: no state is there, or another process takes a snapshot.
-        StorageFullError: no room; nothing is left of it.
+        StorageFullError: no room, or too little would be left for the ledger; nothing is left of it.
         StorageError: it cannot be read or written.
     """
     if not (state / "data.mdb").exists():
@@ -72,12 +88,15 @@ def take_snapshot(
             done = folder.find(version.height)
             if done is None:
                 folder.clean()
-                done = _write(version, folder, chain_id)
+                done = _write(version, folder, chain_id, chunk_bytes)
             folder.prune(keep)
+    except StorageFullError:
+        folder.clean()
+        raise
     except (OSError, lmdb.Error) as error:
         folder.clean()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise storage_full(folder.path, error) from error
+            raise _no_room(folder.path, error) from error
         raise StorageError(f"the snapshot failed: {error}", code="storage_failed", hint="check the disk") from error
     return done
 
@@ -132,13 +151,14 @@ class _Version:
         yield from ((path, record) for path, record in reversed(changed) if record)
 
 
-def _write(version: _Version, folder: SnapshotFolder, chain_id: str) -> SnapshotMetadata:
+def _write(version: _Version, folder: SnapshotFolder, chain_id: str, chunk_bytes: int) -> SnapshotMetadata:
     place = folder.begin(version.height)
     fold, nodes = NodeFold(), [EMPTY_NODE] * NODES
     buffer, chunks = bytearray(), list[bytes]()
 
     def flush() -> None:
         chunk = bytes(buffer)
+        _leave_room(place, len(chunk))
         (place / chunk_name(len(chunks))).write_bytes(chunk)
         chunks.append(chunk_hash(chunk))
         buffer.clear()
@@ -148,7 +168,7 @@ def _write(version: _Version, folder: SnapshotFolder, chain_id: str) -> Snapshot
         if done is not None:
             nodes[done[0]] = done[1]
         piece = encode_record(record_key(record), record_value(record))
-        if len(buffer) + len(piece) > CHUNK_BYTES:
+        if buffer and len(buffer) + len(piece) > chunk_bytes:
             flush()
         buffer += piece
     if buffer:
@@ -160,10 +180,32 @@ def _write(version: _Version, folder: SnapshotFolder, chain_id: str) -> Snapshot
         raise StorageDamagedError(
             "the state on disk does not hash to its root", code="state_damaged", hint="restore it by state sync"
         )
+    if len(chunks) > MAX_CHUNKS:
+        raise InvalidInputError(
+            f"the state fills {len(chunks)} chunks of {chunk_bytes} bytes, a snapshot has {MAX_CHUNKS} at most",
+            code="chunks_too_small",
+            hint="raise snapshot_chunk_bytes in validator.toml",
+        )
     metadata = describe(chain_id, version.height, version.root, fold.leaves, nodes, chunks)
     write_file(place / METADATA, encode_metadata(metadata))
     folder.finish(version.height)
     return metadata
+
+
+def _leave_room(place: Path, size: int) -> None:
+    """Refuse to take the room that the ledger needs for its next blocks: a snapshot can be taken later."""
+    disk = os.statvfs(place)
+    if disk.f_bavail * disk.f_frsize < size + LEFT_FREE_BYTES:
+        raise _no_room(place)
+
+
+def _no_room(place: Path, cause: object = "") -> StorageFullError:
+    words = f" ({cause})" if cause else ""
+    return StorageFullError(
+        f"no room for a snapshot under {place}: it was dropped, the ledger goes on{words}",
+        code="disk_full",
+        hint=f"free more than {LEFT_FREE_BYTES // MIB} MiB beside it, or set snapshot_interval = 0 in validator.toml",
+    )
 
 
 @contextmanager
@@ -194,10 +236,12 @@ def _reading(state: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 def main(arguments: list[str]) -> int:
     """Take one snapshot, as the ledger's child."""
-    state, snapshots, chain_id, height, keep = arguments
+    state, snapshots, chain_id = arguments[:3]
+    height, keep, chunk_bytes = map(int, arguments[3:])
+    folder = SnapshotFolder(Path(snapshots))
     os.nice(NICE)
     try:
-        take_snapshot(Path(state), SnapshotFolder(Path(snapshots)), chain_id, height=int(height), keep=int(keep))
+        take_snapshot(Path(state), folder, chain_id, height=height, keep=keep, chunk_bytes=chunk_bytes)
     except FreeholdError as error:
         sys.stderr.write(f"{error.code}: {error.message}\n")
         return error.exit_code

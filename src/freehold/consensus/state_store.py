@@ -57,6 +57,9 @@ class Head(Record):
     meta: bytes
 
 
+EMPTY_HEAD: Final = Head(FORMAT, DEFAULT_SPLIT, 0, bytes(HASH_BYTES), b"")
+
+
 class Staged(NamedTuple):
     """A computed version that is not written yet.
 
@@ -389,6 +392,21 @@ class StateStore:
                 )
             undos.append(Undo(raw))
         return undos
+
+
+def newest_head(path: Path) -> Head:
+    """Read what a store's newest version is, and nothing else of it.
+
+    Args:
+        path: of a store that nobody has open.
+
+    Raises:
+        StorageDamagedError: it cannot be read.
+        StorageError: the folder cannot be opened.
+    """
+    with Storage(path, ("leaves", "undo", "head")) as storage, storage.lock:
+        raw = storage.get("head", HEAD_KEY)
+        return EMPTY_HEAD if raw is None else decode(bytes(raw), Head, max_bytes=2 * MAX_META_BYTES)
 
 
 class _View:

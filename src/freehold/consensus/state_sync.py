@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,10 +19,10 @@ from freehold.base.errors import CodecError, RemoteProtocolError
 from freehold.consensus import application as abci
 from freehold.consensus.application import ChunkResult, OfferResult
 from freehold.consensus.errors import StorageError
-from freehold.consensus.snapshot_format import SNAPSHOT_FORMAT, decode_metadata, snapshot_hash
-from freehold.consensus.snapshot_restore import Restore, Verdict, discard
+from freehold.consensus.snapshot_format import CHUNK_BYTES, SNAPSHOT_FORMAT, decode_metadata, snapshot_hash
+from freehold.consensus.snapshot_restore import RESTORED, Restore, Verdict, discard
 from freehold.consensus.snapshot_store import SnapshotFolder
-from freehold.consensus.state_store import StateStore
+from freehold.consensus.state_store import StateStore, newest_head
 from freehold.consensus.storage import settle
 
 SNAPSHOTS: Final = "snapshots"
@@ -36,10 +36,22 @@ class SnapshotPlan(msgspec.Struct, frozen=True):
     Attributes:
         interval: a snapshot of each height that it divides; 0 for none.
         keep: at least 1.
+        chunk_bytes: of each chunk at most.
     """
 
     interval: int = 0
     keep: int = 2
+    chunk_bytes: int = CHUNK_BYTES
+
+
+class SnapshotStanding(NamedTuple):
+    """What became of snapshots: height of the newest, 0 for none, and how many were not taken since the start."""
+
+    height: int
+    failed: int
+
+
+NO_STANDING: Final = SnapshotStanding(0, 0)
 
 
 NO_SNAPSHOTS: Final = SnapshotPlan()
@@ -73,6 +85,11 @@ class StateSync:
         self._closing = False
         self._taking = 0
         self._wanted = 0
+        self._failed = 0
+
+    def standing(self) -> SnapshotStanding:
+        """What became of snapshots; from any thread."""
+        return SnapshotStanding(max(self.folder.heights(), default=0), self._failed)
 
     def listed(self) -> tuple[abci.Snapshot, ...]:
         """Give the snapshots that stand, newest first."""
@@ -154,6 +171,9 @@ class StateSync:
                 self._restore = None
                 return abci.ApplyChunkResponse(ChunkResult.REJECT_SNAPSHOT, (), (sender,))
             case _:
+                total = len(restore.metadata.chunks)
+                if (index + 1) * 10 // total > index * 10 // total:
+                    log.info("restoring: %d of %d chunks", index + 1, total)
                 return abci.ApplyChunkResponse(ChunkResult.ACCEPT)
 
     def committed(self) -> None:
@@ -192,17 +212,23 @@ class StateSync:
                     self._taker = self._child = None
                     return
                 child = self._child = self._start(self._taking)
-            if code := child.wait():
-                log.warning("the snapshot of height %d was not taken: code %d", self._taking, code)
+            _, words = child.communicate()
+            if child.returncode and not self._closing:
+                self._failed += 1
+                why = words.decode(errors="replace").strip().rpartition("\n")[2][:300]
+                log.warning("the snapshot of height %d was not taken: %s", self._taking, why or child.returncode)
             if not self._closing:
                 self._state.release_readers()
 
     def _start(self, height: int) -> "subprocess.Popen[bytes]":
-        arguments = (str(self._path), str(self.folder.path), self._chain_id, str(height), str(self._plan.keep))
+        plan = self._plan
+        numbers = (height, plan.keep, plan.chunk_bytes)
+        arguments = (str(self._path), str(self.folder.path), self._chain_id, *map(str, numbers))
         return subprocess.Popen(
             [sys.executable, "-m", "freehold.consensus.snapshot_writer", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
 
     def _give_up(self) -> None:
@@ -226,3 +252,18 @@ def recover(path: Path) -> None:
     """
     settle(path)
     discard(path)
+
+
+def is_only_restored(path: Path) -> bool:
+    """Whether a state is a snapshot's on which no block was executed yet; after `recover`, before it is opened.
+
+    The engine takes over the height of a restored state in several steps, and has no way back from a crash between
+    them: it would have a height, and no votes for it. Its first block ends that; until then a start begins anew.
+
+    Args:
+        path: of the state's folder.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    return (path / "data.mdb").exists() and newest_head(path).meta == RESTORED

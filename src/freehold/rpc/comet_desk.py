@@ -19,6 +19,7 @@ from freehold.consensus.errors import EngineStoppedError, HeightUnavailableError
 from freehold.consensus.mempool import Dropped
 from freehold.consensus.recent import CommittedTx
 from freehold.consensus.state_store import StateStore
+from freehold.consensus.state_sync import NO_STANDING, SnapshotStanding
 from freehold.consensus.waiters import TxWaiters
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
@@ -78,6 +79,7 @@ class CometDesk:
         self._notice = notice
         self._stall_s = STALL_TICKS * tick_ms / 1_000
         self._state: StateStore | None = None
+        self._snapshots: Callable[[], SnapshotStanding] = lambda: NO_STANDING
         self._loop = asyncio.get_running_loop()
         self._newest = (0, genesis.genesis_time_ms, b"")
         self._begun_at = 0
@@ -95,8 +97,14 @@ class CometDesk:
         self._heights = HeightWaiters()
         self._light_blocks: OrderedDict[int, bytes] = OrderedDict()
 
-    def open(self, state: StateStore) -> None:
-        """Take the application's state, before the engine runs."""
+    def open(self, state: StateStore, snapshots: Callable[[], SnapshotStanding] = lambda: NO_STANDING) -> None:
+        """Take the application's state, before the engine runs.
+
+        Args:
+            state: of the application.
+            snapshots: what became of its snapshots; called from the event loop.
+        """
+        self._snapshots = snapshots
         totals = read(state, keys.TOTALS, Totals)
         self._state = state
         if totals is not None and state.height >= self._trusted.initial_height:
@@ -136,8 +144,7 @@ class CometDesk:
     def standing(self) -> Standing:
         """Where the engine stands."""
         height, time_ms, app_hash = self._newest
-        halted = self._halted()
-        notice = self._notice()
+        halted, notice, snapshots = self._halted(), self._notice(), self._snapshots()
         return Standing(
             height=height,
             time_ms=time_ms,
@@ -150,6 +157,8 @@ class CometDesk:
             notice=None if notice is None else Halted(notice.code, notice.message, notice.hint),
             mempool_txs=self._waiting[0],
             mempool_bytes=self._waiting[1],
+            snapshot_height=snapshots.height,
+            snapshots_failed=snapshots.failed,
         )
 
     async def light_block(self, height: int) -> bytes:
@@ -250,9 +259,11 @@ class CometDesk:
         if self._silent is not None:
             return Halted(self._silent.code, self._silent.message, self._silent.hint)
         idle_s = time.monotonic() - self._made_at
-        if idle_s > self._stall_s and not self._engine.catching_up:
+        if idle_s > self._stall_s and (not self._engine.catching_up or not self._newest[0]):
             if (reason := self._explain()) is not None:
                 return Halted(reason.code, reason.message, reason.hint)
+            if self._engine.catching_up:
+                return None
             return Halted(
                 "no_quorum",
                 f"no block for {idle_s:.0f} s; connected peers: {self._engine.peers}",

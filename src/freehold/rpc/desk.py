@@ -36,6 +36,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         mempool_txs: transactions that wait.
         mempool_bytes: their size.
         notice: what is wrong with this validator though blocks are made, such as its clock; None while all is well.
+        snapshot_height: of the newest snapshot that peers may have; 0 for none.
+        snapshots_failed: how many were not taken since the start.
     """
 
     height: int
@@ -49,6 +51,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     mempool_txs: int
     mempool_bytes: int
     notice: Halted | None = None
+    snapshot_height: int = 0
+    snapshots_failed: int = 0
 
 
 class TxOutcome(msgspec.Struct, frozen=True):

@@ -152,7 +152,7 @@ class CometLedger:
         application, last_time_ms = open_ledger(home)
         if not isinstance(application, LedgerApplication):
             raise InvalidInputError("this home holds no ledger", code="bad_home")
-        self.desk.open(application.state)
+        self.desk.open(application.state, application.snapshot_standing)
         return application, last_time_ms
 
     async def _follow(self, ready: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -106,6 +106,10 @@ class _Standing(Collector):
         yield notice
         yield _gauge("freehold_mempool_txs", "Transactions that wait", standing.mempool_txs)
         yield _gauge("freehold_mempool_bytes", "Their size", standing.mempool_bytes)
+        yield _gauge("freehold_snapshot_height", "Of the newest snapshot that peers may have", standing.snapshot_height)
+        dropped = CounterMetricFamily("freehold_snapshots_failed", "Snapshots that were not taken")
+        dropped.add_metric([], standing.snapshots_failed)
+        yield dropped
         yield InfoMetricFamily("freehold_engine", "Its kind", {"kind": standing.engine})
         if self._folder is not None:
             free = shutil.disk_usage(self._folder).free

@@ -1,13 +1,14 @@
 """What the engine's words tell of why no block is made: of peers that are set up otherwise, and of a wrong clock.
 
 The engine only goes on trying; its operator should hear what to do. Sources: CometBFT v0.38.25 p2p/node_info.go
-(`CompatibleWith`), state/validation.go (`validateBlock`), node/node.go (genesis time).
+(`CompatibleWith`), state/validation.go (`validateBlock`), node/node.go (genesis time), node/setup.go
+(`startStateSync`), statesync/syncer.go, light/errors.go, consensus/state.go (`reconstructLastCommit`).
 """
 
 import time
 from typing import Final
 
-from freehold.base.errors import FreeholdError, InvalidInputError
+from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError, UnreachableError
 from freehold.consensus.errors import EngineStoppedError
 
 FAR_OFF_MS: Final = 10_000  # less is left to the fence, and to the median of the votes
@@ -17,6 +18,11 @@ _OTHER_STATE: Final = (
     "wrong Block.Header.ValidatorsHash",
     "wrong Block.Header.ConsensusHash",
 )
+_EXPIRED: Final = "old header has expired"
+_NO_VOTES: Final = "failed to reconstruct last extended commit"
+_NO_PROVIDER: Final = "failed to set up light client state provider"
+_OTHER_FORMAT: Final = "Snapshot format rejected"
+SYNC_FAILED: Final = "State sync failed"
 
 
 def complaint(printed: bytes) -> FreeholdError | None:
@@ -26,7 +32,7 @@ def complaint(printed: bytes) -> FreeholdError | None:
         printed: what it printed last.
 
     Returns:
-        `other_chain` or `peers_disagree`, with what to do; None when it names neither.
+        `other_chain`, `peers_disagree` or one of `restore_complaint`, with what to do; None when they name none.
     """
     tail = printed.decode(errors="replace")
     if any(words in tail for words in _OTHER_STATE):
@@ -40,6 +46,48 @@ def complaint(printed: bytes) -> FreeholdError | None:
             "a peer belongs to another chain",
             code="other_chain",
             hint="correct peers in validator.toml: its address is used by a validator of another chain",
+        )
+    return restore_complaint(tail)
+
+
+def restore_complaint(tail: str) -> FreeholdError | None:
+    """Give the reason that the end of the engine's log names for a state sync that does not succeed.
+
+    Args:
+        tail: of the log.
+
+    Returns:
+        `trust_expired`, `snapshot_version`, `restore_cut_off`, `servers_unusable` or `state_sync_failed`; or None.
+    """
+    if _EXPIRED in tail:
+        return NotVerifiedError(
+            "the header that this home trusts for state sync is older than the trust period",
+            code="trust_expired",
+            hint="give the same `freehold ledger join` again: it takes a newer header",
+        )
+    if _NO_VOTES in tail:
+        return EngineStoppedError(
+            "the engine died after a restore and before its first block",
+            code="restore_cut_off",
+            hint="start the validator again: the restore begins anew",
+        )
+    if _NO_PROVIDER in tail:
+        return UnreachableError(
+            "the servers of state_sync do not answer as they should, or do not know the trusted header",
+            code="servers_unusable",
+            hint="give `freehold ledger join` again with servers that answer: it checks them",
+        )
+    if _OTHER_FORMAT in tail:
+        return EngineStoppedError(
+            "the peers' snapshots are of another version than this program reads",
+            code="snapshot_version",
+            hint="install the release that they run, or empty state_sync in validator.toml to fetch all blocks",
+        )
+    if SYNC_FAILED in tail:
+        return EngineStoppedError(
+            "state sync failed",
+            code="state_sync_failed",
+            hint="engine/engine.log says why; it is tried again. Else `freehold ledger join` with other servers",
         )
     return None
 

@@ -15,24 +15,27 @@ Spec: docs/spec/comet-engine.md. Source: CometBFT v0.38.25 config/config.go, con
 import base64
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS, MAX_TX_BYTES, MIB
 from freehold.base.presets import Preset
-from freehold.consensus.comet.operators import OperatorHome, Settings, check_state_sync
+from freehold.consensus.comet.addresses import check_server, check_state_sync
+from freehold.consensus.comet.operators import OperatorHome, Settings
 from freehold.consensus.errors import StorageDamagedError, StorageError
 from freehold.consensus.snapshot_format import MAX_CHUNKS
 from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.hashing import sha256
 from freehold.light.genesis import TrustedGenesis
+from freehold.light.trust import trust_period_ms
 
 MAX_BLOCK_BYTES: Final = 4 * MIB  # of genesis; a request with a block must fit into a frame
 ENGINE_ROUTE: Final = "/v1/engine"  # of the HTTP face: the few calls that a restoring engine makes
 CHUNKS: Final = "chunks"  # where the engine keeps them before they are restored
-TRUST_PERIOD: Final = "168h0m0s"
+SIGNER_RECORD: Final = "priv_validator_state.json"
 LAST_STEP: Final = 3  # a precommit
 KEY_TYPE: Final = "tendermint/PubKeyEd25519"
 PRIVATE_KEY_TYPE: Final = "tendermint/PrivKeyEd25519"
@@ -65,7 +68,7 @@ def prepare(home: OperatorHome, preset: Preset) -> None:
     _keep(config / "genesis.json", home.genesis_path.read_bytes(), "other_genesis")
     _keep(config / "priv_validator_key.json", _json(_validator_key(key)), "other_key")
     _keep(config / "node_key.json", _json({"priv_key": _private(home.peer_key())}), "other_key")
-    state = data / "priv_validator_state.json"
+    state = data / SIGNER_RECORD
     if not state.exists():
         if (data / "blockstore.db").exists():
             raise StorageDamagedError(
@@ -75,8 +78,70 @@ def prepare(home: OperatorHome, preset: Preset) -> None:
             )
         # A key that signed before its home was lost signs nothing up to the height that its operator trusts.
         trusted, _ = check_state_sync(settings.state_sync, settings.trust)
-        write_file(state, _json({"height": str(trusted), "round": 0, "step": LAST_STEP if trusted else 0}))
+        write_file(state, _signer_record(trusted))
     write_file(config / "config.toml", config_text(home, settings, preset).encode())
+
+
+def begin_signing(home: OperatorHome, height: int) -> None:
+    """See to it that the engine signs nothing up to a height; a record that says more stays.
+
+    Args:
+        home: of a validator that is stopped and has no blocks.
+        height: that the ledger had reached, as far as is known.
+
+    Raises:
+        StorageDamagedError: there is a record, and it cannot be read.
+        StorageError: it cannot be written.
+    """
+    data = home.engine / "data"
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"{data} cannot be made: {error.strerror}", code="storage_failed") from error
+    path = data / SIGNER_RECORD
+    try:
+        signed = int(json.loads(path.read_bytes())["height"]) if path.exists() else -1
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StorageDamagedError(
+            f"{path} cannot be read",
+            code="signer_record_damaged",
+            hint="restore it; without it this validator could sign against itself. Else take a new validator key",
+        ) from None
+    if signed < height:
+        write_file(path, _signer_record(height))
+
+
+def held_data(home: OperatorHome) -> list[Path]:
+    """What a home holds of its chain beside the record of what it signed: state, snapshots, blocks, history."""
+    return [path for path in _data_of(home) if path.exists()]
+
+
+def remove_data(home: OperatorHome) -> None:
+    """Remove what `held_data` names, the state last: what a crash leaves is removed by a second call.
+
+    The record of what the validator signed stays, so that it cannot sign against itself.
+
+    Raises:
+        StorageError: something cannot be removed.
+    """
+    for path in held_data(home):
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be removed: {error.strerror}", code="storage_failed") from error
+
+
+def _data_of(home: OperatorHome) -> Iterator[Path]:
+    data = home.engine / "data"
+    for name in ("blockstore.db", "state.db", "evidence.db", "tx_index.db", "cs.wal"):
+        yield data / name
+    yield home.folder / "index"
+    for name in ("snapshots", "state.restoring", "state.old", "state"):
+        yield home.data / name
+
+
+def _signer_record(height: int) -> bytes:
+    return _json({"height": str(height), "round": 0, "step": LAST_STEP if height else 0})
 
 
 def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
@@ -148,10 +213,10 @@ def _state_sync(home: OperatorHome, settings: Settings) -> dict[str, Any]:
         return {"enable": False}
     return {
         "enable": True,  # the engine looks at it only while it has no block
-        "rpc_servers": ",".join(server + ENGINE_ROUTE for server in settings.state_sync),
+        "rpc_servers": ",".join(check_server(server) + ENGINE_ROUTE for server in settings.state_sync),
         "trust_height": height,
         "trust_hash": digest,
-        "trust_period": TRUST_PERIOD,
+        "trust_period": f"{trust_period_ms(home.genesis())}ms",
         "discovery_time": "5s",
         "chunk_request_timeout": "10s",
         "chunk_fetchers": "4",

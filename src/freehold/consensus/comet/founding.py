@@ -7,7 +7,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from freehold.base.errors import InvalidInputError
-from freehold.consensus.comet.operators import Card, OperatorHome, Settings, check_state_sync
+from freehold.consensus.comet.addresses import check_state_sync, merge_peers
+from freehold.consensus.comet.operators import Card, OperatorHome, Settings
 from freehold.consensus.storage import write_file
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis_beacon import vrf_document
@@ -88,47 +89,71 @@ def _params(app_state: dict[str, Any]) -> ConsensusParams:
     )
 
 
+def check_founder(home: OperatorHome, genesis: TrustedGenesis) -> None:
+    """Refuse a home whose validator genesis does not name: it cannot begin the chain, and joins it later.
+
+    Raises:
+        InvalidInputError: `not_a_validator`.
+    """
+    validator = home.card().validator_key
+    if validator not in {member.pub_key.ed25519 for member in genesis.validators.validators}:
+        raise InvalidInputError(
+            f"genesis of {genesis.chain_id} does not name validator {validator.hex()[:16]}",
+            code="not_a_validator",
+            hint="to found it, send operator.json to whoever makes genesis; once it runs, `freehold ledger join` it",
+        )
+
+
 def settle(
     home: OperatorHome,
     genesis: bytes,
     cards: Sequence[Card],
     *,
     rpc: str,
-    state_sync: Sequence[str] = (),
+    peers: Sequence[str] = (),
+    state_sync: Sequence[str] | None = None,
     trust: str = "",
 ) -> TrustedGenesis:
-    """Put genesis and settings into a home.
+    """Put genesis and settings into a home; what its operator has set in validator.toml and ledger.toml stays.
 
     Args:
         home: with its keys.
         genesis: the document.
-        cards: of the other operators; its own may be among them.
+        cards: of other operators, who become peers; its own may be among them.
         rpc: `ip:port` of the HTTP face, written into ledger.toml where there is none.
-        state_sync: HTTP faces of others from which a lost or new home is restored; see `Settings`.
+        peers: more of them, `id@host:port`. All are added to those that stand in validator.toml.
+        state_sync: HTTP faces of others from which a home without blocks is restored, none for all blocks; see
+            `Settings`. What stands in validator.toml when None.
         trust: `HEIGHT:HASH`, for that.
 
     Raises:
-        InvalidInputError: genesis does not name this home's validator and elects none, or the home has another one.
+        InvalidInputError: the home has another genesis, or a setting is malformed.
         StorageError: a file cannot be written.
     """
-    check_state_sync(list(state_sync), trust)
     own, document = home.card(), parse_genesis(genesis)
-    founders = {member.pub_key.ed25519 for member in document.validators.validators}
-    if own.validator_key not in founders and document.app_state.get("elections") is None:
-        raise InvalidInputError(
-            f"genesis of {document.chain_id} does not name validator {own.validator[:16]}",
-            code="not_a_validator",
-            hint="send operator.json to whoever makes genesis, and take the new document",
-        )
+    settings = home.settings() if home.settings_path.exists() else Settings(own.name, own.address)
+    if state_sync is not None or trust:
+        check_state_sync(state_sync or [], trust)
+        settings = replace(settings, state_sync=list(state_sync or []), trust=trust)
+    named = [f"{card.peer}@{card.address}" for card in cards]
+    settings = replace(settings, peers=merge_peers(settings.peers, [*named, *peers], own.peer))
+    check_same_genesis(home, genesis)
+    write_file(home.genesis_path, genesis)
+    home.save_settings(settings)
+    if not home.rpc_settings_path.exists():
+        write_file(home.rpc_settings_path, f'listen = ["{rpc}"]\n'.encode())
+    return document
+
+
+def check_same_genesis(home: OperatorHome, genesis: bytes) -> None:
+    """Refuse another genesis than a home's own.
+
+    Raises:
+        InvalidInputError: `other_genesis`.
+    """
     if home.genesis_path.exists() and home.genesis_path.read_bytes() != genesis:
         raise InvalidInputError(
             f"{home.folder} belongs to another genesis",
             code="other_genesis",
             hint="nothing was changed; use another folder for another chain",
         )
-    write_file(home.genesis_path, genesis)
-    peers = [f"{card.peer}@{card.address}" for card in cards if card.peer != own.peer]
-    home.save_settings(Settings(own.name, own.address, peers, state_sync=list(state_sync), trust=trust))
-    if not home.rpc_settings_path.exists():
-        write_file(home.rpc_settings_path, f'listen = ["{rpc}"]\n'.encode())
-    return document

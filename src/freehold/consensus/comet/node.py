@@ -20,13 +20,14 @@ from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import AbciService
 from freehold.consensus.application import Application
 from freehold.consensus.comet import install
+from freehold.consensus.comet.addresses import check_address
 from freehold.consensus.comet.complaints import check_clock
-from freehold.consensus.comet.configuration import prepare
-from freehold.consensus.comet.operators import OperatorHome, check_address
+from freehold.consensus.comet.configuration import prepare, remove_data
+from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.comet.supervisor import Supervisor, tied
 from freehold.consensus.folder import FolderLock
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
-from freehold.consensus.state_sync import SnapshotPlan
+from freehold.consensus.state_sync import SnapshotPlan, is_only_restored, recover
 from freehold.ledger import keys
 from freehold.ledger.records import Totals
 from freehold.ledger.state import read
@@ -96,6 +97,7 @@ class CometNode:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(FolderLock(home.data))
             _check_port(home.settings().listen)
+            _begin_anew_if_half_restored(home)
             prepare(home, preset)
             application, last_time_ms = self._make(home)
             stack.callback(application.close)
@@ -130,7 +132,7 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
         home.validator_key(),
         keep_blocks=settings.keep_blocks,
         vrf_key=vrf_key,
-        snapshots=SnapshotPlan(settings.snapshot_interval, settings.snapshot_keep),
+        snapshots=SnapshotPlan(settings.snapshot_interval, settings.snapshot_keep, settings.snapshot_chunk_bytes),
     )
 
     def last_time_ms() -> int:
@@ -139,6 +141,15 @@ def open_ledger(home: OperatorHome) -> tuple[Application, Callable[[], int]]:
         return totals.time_ms if totals is not None else 0
 
     return application, last_time_ms
+
+
+def _begin_anew_if_half_restored(home: OperatorHome) -> None:
+    """A state that was restored and has seen no block yet goes, and the engine's blocks with it."""
+    state = home.data / "state"
+    recover(state)
+    if is_only_restored(state):
+        log.warning("the last restore was cut off before its first block: it begins anew")
+        remove_data(home)
 
 
 async def _either(supervisor: Supervisor, server: AbciServer) -> None:

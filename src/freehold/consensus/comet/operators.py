@@ -7,7 +7,6 @@ is what operators exchange.
 
 import os
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,7 +17,9 @@ from freehold.base.decoders import decode_json, decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
 from freehold.base.limits import ID_BYTES
+from freehold.consensus.comet.addresses import MAX_PEERS, check_address, check_peer_id, check_state_sync, parse_peer
 from freehold.consensus.errors import StorageError
+from freehold.consensus.snapshot_format import CHUNK_BYTES, MIN_CHUNK_BYTES
 from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
 from freehold.crypto.entropy import random_bytes
@@ -28,10 +29,7 @@ from freehold.ledger.genesis_beacon import GenesisVrf, is_possessed, prove_posse
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
 
 MAX_CARD_BYTES: Final = 4_096
-MAX_PEERS: Final = 64
 DEFAULT_SNAPSHOT_INTERVAL: Final = 1_000
-MIN_SERVERS: Final = 2  # one to ask and one to compare with
-DEFAULT_PORT: Final = 26_656
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,12 +70,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: a short word for people.
         listen: `ip:port` at which this engine is reached by its peers.
-        peers: `id@ip:port` of others.
+        peers: `id@host:port` of others.
         keep_blocks: 0 for all.
         metrics: `ip:port` at which Prometheus finds the engine's own page; empty for nowhere.
         snapshot_interval: a snapshot of the state is taken at each height that it divides; 0 for never.
         snapshot_keep: how many snapshots are kept.
-        state_sync: HTTP faces (`http://ip:port`) of two validators or more, from which a home without blocks learns
+        snapshot_chunk_bytes: how large the pieces are in which peers fetch a snapshot. Smaller ones suit slow links;
+            operators who choose the same can serve one restore together.
+        state_sync: HTTP faces (`http://host:port`) of two validators or more, from which a home without blocks learns
             what it may believe while it restores a peer's snapshot; empty to fetch all blocks instead.
         trust: `HEIGHT:HASH` of a header that the operator trusts, for that.
     """
@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: str = ""
     snapshot_interval: Annotated[int, Meta(ge=0)] = DEFAULT_SNAPSHOT_INTERVAL
     snapshot_keep: Annotated[int, Meta(ge=1, le=10)] = 2
+    snapshot_chunk_bytes: Annotated[int, Meta(ge=MIN_CHUNK_BYTES, le=CHUNK_BYTES)] = CHUNK_BYTES
     state_sync: Annotated[list[str], Meta(max_length=MAX_PEERS)] = []
     trust: str = ""
 
@@ -129,6 +130,11 @@ class OperatorHome:
         return self.folder / "genesis.json"
 
     @property
+    def settings_path(self) -> Path:
+        """validator.toml: where the engine listens, its peers, snapshots."""
+        return self.folder / "validator.toml"
+
+    @property
     def rpc_settings_path(self) -> Path:
         """ledger.toml: where the HTTP face listens, and its limits."""
         return self.folder / "ledger.toml"
@@ -145,10 +151,7 @@ class OperatorHome:
             InvalidInputError: a malformed name, address or key file.
             StorageError: a file cannot be written.
         """
-        if not is_name(name):
-            raise InvalidInputError(
-                f"{name[:40]!r} is no name", code="bad_name", hint="use lower-case letters, digits and dashes"
-            )
+        check_name(name)
         check_address(address)
         if owner:
             decode_account(owner)
@@ -204,7 +207,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing or malformed.
         """
-        path = self.folder / "validator.toml"
+        path = self.settings_path
         try:
             settings = decode_toml(_read(path, MAX_CARD_BYTES * 4), Settings)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -213,9 +216,7 @@ class OperatorHome:
             ) from None
         check_address(settings.listen)
         for peer in settings.peers:
-            id_, _, address = peer.partition("@")
-            _check_peer(id_)
-            check_address(address)
+            parse_peer(peer)
         if settings.metrics:
             check_address(settings.metrics)
         check_state_sync(settings.state_sync, settings.trust)
@@ -233,9 +234,10 @@ class OperatorHome:
             f'name = "{settings.name}"\nlisten = "{settings.listen}"\npeers = [{peers}]\n'
             f'keep_blocks = {settings.keep_blocks}\nmetrics = "{settings.metrics}"\n'
             f"snapshot_interval = {settings.snapshot_interval}\nsnapshot_keep = {settings.snapshot_keep}\n"
+            f"snapshot_chunk_bytes = {settings.snapshot_chunk_bytes}\n"
             f'state_sync = [{servers}]\ntrust = "{settings.trust}"\n'
         )
-        write_file(self.folder / "validator.toml", text.encode())
+        write_file(self.settings_path, text.encode())
 
     def genesis(self) -> TrustedGenesis:
         """Read the genesis document.
@@ -244,6 +246,18 @@ class OperatorHome:
             InvalidInputError: it is missing or malformed.
         """
         return parse_genesis(_read(self.genesis_path, MAX_GENESIS_BYTES))
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no operator's name.
+
+    Raises:
+        InvalidInputError: `bad_name`.
+    """
+    if not is_name(name):
+        raise InvalidInputError(
+            f"{name[:40]!r} is no name", code="bad_name", hint="use lower-case letters, digits and dashes"
+        )
 
 
 def read_card(path: Path) -> Card:
@@ -266,7 +280,7 @@ def read_card(path: Path) -> Card:
             code="bad_card",
             hint="ask its operator for operator.json again",
         )
-    _check_peer(card.peer)
+    check_peer_id(card.peer)
     check_address(card.address)
     if card.owner:
         decode_account(card.owner)
@@ -278,25 +292,6 @@ def peer_id(public: bytes) -> str:
     return sha256(public)[:20].hex()
 
 
-def check_address(text: str) -> tuple[str, int]:
-    """Read `ip:port`.
-
-    Raises:
-        InvalidInputError: `bad_address`.
-    """
-    host, _, port = text.rpartition(":")
-    try:
-        ip_address(host.removeprefix("[").removesuffix("]"))
-        number = int(port) if port.isascii() and port.isdigit() else 0
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 65_535:
-        raise InvalidInputError(
-            f"{text[:80]!r} is not an address", code="bad_address", hint=f"write it as 192.0.2.1:{DEFAULT_PORT}"
-        )
-    return host.removeprefix("[").removesuffix("]"), number
-
-
 def _has_possession(card: Card) -> bool:
     parse_id(card.validator)
     parse_id(card.vrf)
@@ -304,49 +299,6 @@ def _has_possession(card: Card) -> bool:
         return is_possessed(card.vrf_member)
     except ValueError:
         return False
-
-
-def check_state_sync(servers: list[str], trust: str) -> tuple[int, str]:
-    """Read from whom and from which header on a home is restored.
-
-    Args:
-        servers: `http://ip:port` each; none for no state sync.
-        trust: `HEIGHT:HASH`.
-
-    Returns:
-        Height and hash (hex); (0, "") when there are no servers.
-
-    Raises:
-        InvalidInputError: `bad_state_sync`, `bad_trust`, `bad_address`.
-    """
-    if not servers and not trust:
-        return 0, ""
-    if len(set(servers)) < MIN_SERVERS:
-        raise InvalidInputError(
-            f"state sync needs the HTTP faces of {MIN_SERVERS} validators, of different operators",
-            code="bad_state_sync",
-            hint="--state-sync http://192.0.2.1:4600,http://192.0.2.2:4600 --trust HEIGHT:HASH",
-        )
-    for server in servers:
-        check_address(server.removeprefix("http://"))
-        if not server.startswith("http://"):
-            raise InvalidInputError(
-                f"{server[:80]!r} is no http URL", code="bad_state_sync", hint="write it as http://192.0.2.1:4600"
-            )
-    height, _, digest = trust.partition(":")
-    is_hash = len(digest) == 64 and all(letter in "0123456789abcdefABCDEF" for letter in digest)
-    if not (height.isascii() and height.isdigit() and 1 <= int(height) < 1 << 63 and is_hash):
-        raise InvalidInputError(
-            f"{trust[:80]!r} names no header to trust",
-            code="bad_trust",
-            hint="--trust HEIGHT:HASH with the hash of that block's header, from somebody whom you trust",
-        )
-    return int(height), digest.upper()
-
-
-def _check_peer(text: str) -> None:
-    if len(text) != 40 or any(letter not in "0123456789abcdef" for letter in text):
-        raise InvalidInputError(f"{text[:60]!r} is not a peer's id", code="bad_peer", hint="it has 40 hex digits")
 
 
 def _read_key(path: Path) -> PrivateKey:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from freehold.base.errors import FreeholdError, InvalidInputError
+from freehold.consensus.comet.complaints import SYNC_FAILED, restore_complaint
 from freehold.consensus.errors import StorageDamagedError, storage_full
 
 STOP_LIMIT_S: Final = 15.0
@@ -28,7 +29,8 @@ READ_BYTES: Final = 64 * 1024
 MAX_LOG_BYTES: Final = 64 << 20
 LAST_OUTPUT_S: Final = 1.0
 AHEAD: Final = ("last stored abci responses was at height", "is higher than core")  # state/store.go, state/errors.go
-FAILED: Final = b"CONSENSUS FAILURE!!!"  # its consensus has ended, by a full disk for one; the process would stay
+# Its consensus has ended, by a full disk for one, or its state sync has; the process would stay, and do nothing.
+FAILURES: Final = (b"CONSENSUS FAILURE!!!", SYNC_FAILED.encode())
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +123,11 @@ class Supervisor:
         """Keep what the engine prints, and end an engine that says it only looks alive."""
         self.tail = b""
         while process.stdout is not None and (data := await process.stdout.read(READ_BYTES)):
-            seen = self.tail[-len(FAILED) :] + data
+            seen = self.tail[-max(map(len, FAILURES)) :] + data
             self.tail = (self.tail + data)[-TAIL_BYTES:]
             await asyncio.to_thread(self._append, data)
-            if FAILED in seen:
-                log.error("the engine's consensus has failed; it is ended")
+            if any(words in seen for words in FAILURES):
+                log.error("the engine only looks alive, by its own words; it is ended")
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
 
@@ -157,6 +159,8 @@ class Supervisor:
                 code="state_ahead",
                 hint="restore the home from one copy of one moment, or join anew by state sync",
             )
+        if (reason := restore_complaint(tail)) is not None:
+            return reason
         if "corrupt" in tail or "panic" in tail:
             return StorageDamagedError(
                 f"the engine cannot go on: {words}",

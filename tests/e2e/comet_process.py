@@ -5,12 +5,15 @@ import time
 from pathlib import Path
 
 from ledger_process import FAST, FAUCET, account
+from msgspec.structs import replace
 
 from freehold.base.amounts import TOKEN
+from freehold.base.presets import MINIMAL_ELECTIONS
 from freehold.consensus.comet.founding import genesis_of as document_of
 from freehold.consensus.comet.founding import settle
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.ledger.genesis import app_state_document
+from freehold.ledger.genesis_elections import GenesisBond
 
 
 def free_port() -> int:
@@ -33,3 +36,26 @@ def make_validators(folder: Path, count: int, *, accounts: int = 8, genesis_ms: 
     (homes[0].folder / "faucet.key").write_bytes(FAUCET.export_seed())
     (homes[0].folder / "faucet.key").chmod(0o600)
     return [home.folder for home in homes]
+
+
+def make_elected(folder: Path, chain_id: str, count: int, *, late: int = 0) -> list[OperatorHome]:
+    """Homes of bonded validators who are elected every eight seconds, and of others who only have genesis."""
+    homes = [OperatorHome(folder / f"v{index}") for index in range(count + late)]
+    cards = [home.make_keys(f"v{index}", f"127.0.0.1:{free_port()}") for index, home in enumerate(homes)]
+    bonds = [
+        GenesisBond(card.validator_key, account(index).public, 200 * TOKEN, homes[index].vrf_key().public)
+        for index, card in enumerate(cards[:count])
+    ]
+    state = app_state_document(
+        FAST,
+        [],
+        [],
+        faucet=FAUCET.public,
+        accounts={account(n).public: 1_000 * TOKEN for n in range(count + 1)},
+        elections=replace(MINIMAL_ELECTIONS, era_epochs=4),
+        bonds=bonds,
+    )
+    document = document_of(cards[:count], chain_id, state, time_ms=time.time_ns() // 1_000_000)
+    for home in homes:
+        settle(home, document, cards, rpc="127.0.0.1:0")
+    return homes

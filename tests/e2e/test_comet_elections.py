@@ -1,25 +1,20 @@
 """Elections on the real engine: a newcomer follows, bonds, is elected, proposes; a set that changes at an era's end."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import pytest
-from comet_process import free_port
-from ledger_process import FAST, FAUCET, LedgerProcess, account
-from msgspec.structs import replace
+from comet_process import free_port, make_elected
+from ledger_process import FAST, LedgerProcess, account
 
 from freehold.base.amounts import TOKEN
-from freehold.base.presets import MINIMAL_ELECTIONS
 from freehold.client.session import sign_tx
 from freehold.consensus.comet.client import CometClient
-from freehold.consensus.comet.founding import genesis_of, settle
+from freehold.consensus.comet.founding import settle
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.ledger_application import LedgerApplication
 from freehold.ledger.bonds import validator_address
-from freehold.ledger.genesis import app_state_document
-from freehold.ledger.genesis_elections import GenesisBond
 from freehold.ledger.keys import bond_key
 from freehold.ledger.records import ValidatorBond
 from freehold.ledger.state import read
@@ -31,30 +26,6 @@ from freehold.lightclient.trust_store import TrustStore
 CHAIN = "e2e-elections"
 VALIDATORS = 3
 LIMIT_S = 150.0
-ELECTED = replace(MINIMAL_ELECTIONS, era_epochs=4)  # eight seconds
-
-
-def found(folder: Path) -> list[OperatorHome]:
-    """Three validators with bonds, and one more operator who only has the genesis document."""
-    homes = [OperatorHome(folder / f"v{index}") for index in range(VALIDATORS + 1)]
-    cards = [home.make_keys(f"v{index}", f"127.0.0.1:{free_port()}") for index, home in enumerate(homes)]
-    bonds = [
-        GenesisBond(card.validator_key, account(index).public, 200 * TOKEN, homes[index].vrf_key().public)
-        for index, card in enumerate(cards[:VALIDATORS])
-    ]
-    state = app_state_document(
-        FAST,
-        [],
-        [],
-        faucet=FAUCET.public,
-        accounts={account(n).public: 1_000 * TOKEN for n in range(VALIDATORS + 1)},
-        elections=ELECTED,
-        bonds=bonds,
-    )
-    document = genesis_of(cards[:VALIDATORS], CHAIN, state, time_ms=time.time_ns() // 1_000_000)
-    for home in homes:
-        settle(home, document, cards, rpc="127.0.0.1:0")
-    return homes
 
 
 async def until(client: CometClient, height: int) -> int:
@@ -147,7 +118,7 @@ async def until_removed(home: OperatorHome, guilty: bytes) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_two_machines_with_one_key_vote_twice_and_lose_seat_and_bond(tmp_path: Path) -> None:
-    homes = found(tmp_path)
+    homes = make_elected(tmp_path, CHAIN, VALIDATORS, late=1)
     with ExitStack() as stack:
 
         def start(home: OperatorHome) -> None:
@@ -170,7 +141,7 @@ def test_two_machines_with_one_key_vote_twice_and_lose_seat_and_bond(tmp_path: P
 
 @pytest.mark.long
 def test_a_newcomer_bonds_is_elected_and_proposes(tmp_path: Path) -> None:
-    homes = found(tmp_path)
+    homes = make_elected(tmp_path, CHAIN, VALIDATORS, late=1)
     daemons = [LedgerProcess(home.folder) for home in homes]
     try:
         urls = [daemon.wait_started() for daemon in daemons]

@@ -10,15 +10,16 @@ from cyclopts import App, Parameter
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import InvalidInputError
 from freehold.base.presets import ELECTIONS, PRESETS
-from freehold.cli import bonds, snapshots, upgrades, validators
+from freehold.cli import bonds, joining, snapshots, upgrades, validators
 from freehold.cli.output import Json, Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
-from freehold.consensus.comet.founding import bonds_of, genesis_of, settle
+from freehold.consensus.comet.founding import bonds_of, check_founder, genesis_of, settle
 from freehold.consensus.comet.operators import OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
+from freehold.light.genesis import parse_genesis
 from freehold.light.headers import header_hash
 from freehold.rpc.config import load_home, parse_address
 from freehold.rpc.main import main as run_daemon
@@ -26,6 +27,7 @@ from freehold.rpc.reindex import reindex as rebuild_index
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
 for command in (
+    joining.join,
     validators.validators,
     bonds.possession,
     bonds.bond,
@@ -85,11 +87,11 @@ def init(
     chain_id: str = "",
     faucet: str | None = None,
     rpc: str = "127.0.0.1:4600",
-    state_sync: str = "",
-    trust: str = "",
     json: Json = False,
 ) -> Result:
-    """Set up a validator's home: for a new chain, made from the operators' cards, or for the chain of a document.
+    """Found a chain: make its document from the operators' cards, or set up the home of one whom it names.
+
+    For a chain that runs already, or to restore a lost home: `freehold ledger join`.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def init(
     operators
         The cards (operator.json) of all operators.
     genesis
-        The document of the chain to join, made by another operator; without it a new chain is founded.
+        The document, made by another operator; without it a new one is made.
     name
         A short word for people, when keys are made.
     address
@@ -111,11 +113,6 @@ def init(
         An account (G...) that holds 1,000,000 tokens in a new chain.
     rpc
         The ip:port at which wallets, agents and browsers ask this validator over HTTP.
-    state_sync
-        HTTP faces of two running validators of different operators (http://ip:port,http://ip:port): begin with a
-        peer's snapshot of the state instead of all blocks.
-    trust
-        HEIGHT:HASH of a recent header, from somebody whom you trust; with --state-sync.
     """
     listen = str(parse_address(rpc))
     own = OperatorHome(home)
@@ -141,7 +138,8 @@ def init(
             PRESETS[preset], [], [], faucet=rich, elections=elections, bonds=bonds_of(everyone, amount)
         )
         document = genesis_of(everyone, chain_id or f"freehold-{random_bytes(4).hex()}", state)
-    trusted = settle(own, document, cards, rpc=listen, state_sync=[*filter(None, state_sync.split(","))], trust=trust)
+    check_founder(own, parse_genesis(document))
+    trusted = settle(own, document, cards, rpc=listen)
     count = len(trusted.validators.validators)
     answer = {
         "home": str(home),
@@ -196,7 +194,7 @@ def status(*, home: Path, json: Json = False) -> Result:
 
 
 async def _status(home: OperatorHome) -> Result:
-    genesis = home.genesis()
+    genesis, card = home.genesis(), home.card()
     async with CometClient(home.rpc_socket) as client:
         now = await client.status()
         txs, size = await client.waiting()
@@ -209,6 +207,7 @@ async def _status(home: OperatorHome) -> Result:
         "trust": f"{now.height}:{header_hash(newest.header).hex()}" if newest is not None else "",
         "catching_up": now.catching_up,
         "peers": now.peers,
+        "peer": f"{card.peer}@{card.address}",
         "validators": len(genesis.validators.validators),
         "mempool_txs": txs,
         "mempool_bytes": size,

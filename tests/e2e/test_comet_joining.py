@@ -120,7 +120,7 @@ def refusals(person: Operator, late: Path, common: list[str], urls: list[str], d
 def test_an_operator_outside_genesis_joins_by_state_sync_is_elected_and_signs(tmp_path: Path) -> None:
     founders = make_elected(tmp_path, CHAIN, FOUNDERS)
     for home in founders:
-        home.save_settings(msgspec.structs.replace(home.settings(), snapshot_interval=10))
+        home.save_settings(msgspec.structs.replace(home.settings(), snapshot_interval=10, snapshot_keep=10))
     late = tmp_path / "late"
     person = Operator(tmp_path / "person", founders[0].genesis_path)
     digest = founders[0].genesis().digest.hex()

@@ -1,10 +1,13 @@
 """The folder of the snapshots that a node serves: one folder per height, whole or not there.
 
 A snapshot's folder is begun under a name of its own and renamed when whole. Bytes that the disk has changed since are
-not served: each chunk is hashed again before it leaves.
+not served: each chunk is hashed again before it leaves. One that a peer is fetching outlives newer ones for a while;
+a file in its folder says when it was last read, for the one who prunes is a process of its own.
 """
 
+import contextlib
 import shutil
+import time
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +23,9 @@ from freehold.consensus.snapshot_format import (
 
 METADATA: Final = "metadata"
 MAX_LISTED: Final = 10  # the engine offers no more to a peer
+LOADED_S: Final = 120.0  # a fetching engine waits so long for its next chunk (statesync/syncer.go: chunkTimeout)
 _BEGUN: Final = ".new-"
+_LOADED: Final = "loaded"
 
 
 def chunk_name(index: int) -> str:
@@ -69,6 +74,8 @@ class SnapshotFolder:
                 chunk = file.read(CHUNK_BYTES + 1)
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # a full disk serves on
+            (self.path / str(height) / _LOADED).touch(mode=0o600)
         return chunk if chunk_hash(chunk) == metadata.chunks[index] else None
 
     def size(self, height: int) -> int:
@@ -91,10 +98,27 @@ class SnapshotFolder:
             shutil.rmtree(entry, ignore_errors=True)
 
     def prune(self, keep: int) -> None:
-        """Remove all but the newest."""
-        for height in self.heights()[keep:]:
+        """Remove all but the newest, and those of as many older ones that a peer is fetching.
+
+        The bound is what a peer can make a server hold: who fetches without end does not hold one for ever.
+
+        Args:
+            keep: how many of the newest.
+        """
+        heights = self.heights()
+        held = {height for height in heights[keep : 2 * keep] if self._is_fetched(height)}
+        for height in heights[keep:]:
+            if height in held:
+                continue
             self._known.pop(height, None)
             shutil.rmtree(self.path / str(height), ignore_errors=True)
+
+    def _is_fetched(self, height: int) -> bool:
+        try:
+            loaded_at = (self.path / str(height) / _LOADED).stat().st_mtime
+        except OSError:
+            return False
+        return time.time() - loaded_at < LOADED_S
 
     def _read(self, height: int) -> tuple[bytes, SnapshotMetadata] | None:
         path = self.path / str(height) / METADATA

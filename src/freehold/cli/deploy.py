@@ -18,6 +18,7 @@ from freehold.client.compose.folder import check_file
 from freehold.client.compose.model import ComposeFile
 from freehold.client.compose.preferences import parse_preferences
 from freehold.client.deploying import Deployer
+from freehold.client.forgers import rewriter_warning
 from freehold.client.forwarding import PublishedPorts
 from freehold.client.home import Home
 from freehold.client.images import LocalImages
@@ -105,7 +106,7 @@ async def _make_plan(session: Session, model: ComposeFile, wishes: Wishes, tenan
         candidates=[Candidate(id_, survey.farm_name(node), node) for id_, node in survey.nodes.items()],
         epoch=survey.totals.epoch,
         now_ms=survey.at.time_ms,
-        validators=len(session.ledger.genesis.validators.validators),
+        power_warning=rewriter_warning(survey.forgers, survey.validator_owners),
     )
     return make_plan(model, grid, wishes, account.balance - account.reserved if account else 0)
 

@@ -148,9 +148,9 @@ def init(
         "validators": count,
         "validator": card.validator,
     }
-    text = f"chain {trusted.chain_id} with {count} validators\nnext: `freehold ledger run --home {home}`"
+    text = f"chain {trusted.chain_id}, begun by {count} validators\nnext: `freehold ledger run --home {home}`"
     if count == 1:
-        text += "\nnote: its one validator could rewrite this ledger"
+        text += "\nnote: its one validator can rewrite this ledger, until others are elected"
     return Result(answer, text)
 
 
@@ -208,7 +208,7 @@ async def _status(home: OperatorHome) -> Result:
         "catching_up": now.catching_up,
         "peers": now.peers,
         "peer": f"{card.peer}@{card.address}",
-        "validators": len(genesis.validators.validators),
+        "validators": 0 if newest is None else len(newest.validator_set.validators),
         "mempool_txs": txs,
         "mempool_bytes": size,
     }

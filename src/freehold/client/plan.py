@@ -86,7 +86,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         placements: in the file's order.
         price: per hour and at once.
         runs_out_ms: when the prepaid time ends if it started now; void epochs only move it back.
-        validators: how many sign the ledger.
+        power_warning: what one party's power over the ledger means; empty when one alone has not enough.
         unmet: preferences that could not be met, as sentences.
     """
 
@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     placements: tuple[Placement, ...]
     price: Price
     runs_out_ms: int
-    validators: int
+    power_warning: str
     unmet: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
@@ -103,8 +103,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for service in self.model.services.values():
             found += _service_warnings(self.model, service)
         found += self.unmet
-        if self.validators == 1:
-            found.append("this ledger has one validator: its operator can rewrite it and choose the witnesses")
+        if self.power_warning:
+            found.append(self.power_warning)
         return found
 
     def who_can_read(self) -> list[dict[str, str]]:

@@ -49,14 +49,14 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
         candidates: nodes that may be chosen.
         epoch: the present epoch.
         now_ms: block time of the newest header, since the Unix epoch.
-        validators: how many sign blocks.
+        power_warning: what one party's power over the ledger means; empty when one alone has not enough.
     """
 
     preset: Preset
     candidates: Sequence[Candidate]
     epoch: int
     now_ms: int
-    validators: int
+    power_warning: str
 
 
 def make_plan(model: ComposeFile, grid: Grid, wishes: Wishes, balance: int) -> Plan:
@@ -149,7 +149,7 @@ class _Pass:
             placements=placements,
             price=total_price(self._grid.preset, (placement.order for placement in placements)),
             runs_out_ms=self._grid.now_ms + prepaid_ms,
-            validators=self._grid.validators,
+            power_warning=self._grid.power_warning,
             unmet=tuple(self._unmet(placements)),
         )
 

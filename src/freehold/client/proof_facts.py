@@ -17,7 +17,18 @@ from freehold.base.presets import Preset
 from freehold.ledger import keys, schedule
 from freehold.ledger.context import preset_values
 from freehold.ledger.genesis import parse_preset
-from freehold.ledger.records import Deployment, EpochRecord, Lease, Member, Node, NodeSlot, Params, ReportRecord, Totals
+from freehold.ledger.records import (
+    Candidates,
+    Deployment,
+    EpochRecord,
+    Lease,
+    Member,
+    Node,
+    NodeSlot,
+    Params,
+    ReportRecord,
+    Totals,
+)
 from freehold.ledger.settlement import has_bit
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.proof_file import VerifiedFacts
@@ -65,6 +76,7 @@ class ProofFacts:
     reports: dict[tuple[bytes, int], ReportRecord | None] = field(default_factory=dict)  # by node, epoch mod R
     evidence: list[tuple[bytes, EvidenceLeaf]] = field(default_factory=list)  # with the node that reported it
     duties: list[DutyLeaf] = field(default_factory=list)
+    owners: dict[bytes, bytes] = field(default_factory=dict)  # of validators, by public key
 
     @property
     def genesis_ms(self) -> int:
@@ -187,6 +199,9 @@ def _place(facts: ProofFacts, key: bytes, value: bytes | None) -> None:
         facts.deployments[rest] = _checked(_need(value, Deployment), lambda record: is_name(record.name))
     elif family == b"n" and is_id(rest):
         facts.nodes[rest] = _checked(_need(value, Node), lambda record: is_id(record.farm))
+    elif key == keys.CANDIDATES:
+        table = _checked(_need(value, Candidates), is_table)
+        facts.owners = {validator: owner for _, validator, owner in table.entries}
     else:
         _refuse("the proof holds a key that says nothing about a lease", "unknown_key")
 
@@ -220,6 +235,12 @@ def is_lease(lease: Lease) -> bool:
         and all(entry.epoch < lease.settled_epoch for entry in lease.settlements)
         and 0 <= lease.replica < _MAX_REPLICAS
     )
+
+
+def is_table(table: Candidates) -> bool:
+    """Whether each row names a validator, once, and its owner."""
+    names = [validator for _, validator, _ in table.entries]
+    return len(set(names)) == len(names) and all(is_id(name) and is_id(owner) for _, name, owner in table.entries)
 
 
 def is_report(report: ReportRecord) -> bool:

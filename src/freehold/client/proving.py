@@ -29,6 +29,7 @@ MAX_DETAILED_EPOCHS = 8
 MAX_OPEN_EPOCHS = 24
 MAX_DRAW_ROUNDS = 16
 MAX_GAP_RECORDS = 6
+MAX_OWNERS_BYTES = 2_048  # of the table of validators' owners that stands before epochs
 
 AskMailboxes = Callable[[bytes, Lease, int, int], Awaitable[list[Mailbox]]]  # lease id, lease, first and last epoch
 
@@ -87,7 +88,8 @@ class _Export:
                 hint="a lease goes when its last epoch is settled; export its proof before",
             )
         self.lease, self.totals = lease, totals
-        await self.fetch([keys.deployment_key(lease.deployment), *(keys.node_key(m.node) for m in lease.members)])
+        members = (keys.node_key(member.node) for member in lease.members)
+        await self.fetch([keys.deployment_key(lease.deployment), *members, keys.CANDIDATES])
 
     async def fetch(self, wanted: Iterable[bytes]) -> None:
         """Add values of the same height to the pool."""
@@ -102,6 +104,10 @@ class _Export:
         wanted = [keys.PARAMS, keys.TOTALS, keys.lease_key(self.lease_id)]
         around = [keys.deployment_key(self.lease.deployment), *(keys.node_key(m.node) for m in self.lease.members)]
         return wanted + [key for key in around if self.pool.values[key] is not None]
+
+    def owner_keys(self) -> list[bytes]:
+        """The table that names who owns the validators, when the ledger elects them."""
+        return [keys.CANDIDATES] if self.pool.values[keys.CANDIDATES] is not None else []
 
     def epoch_key(self, epoch: int) -> bytes:
         """Key of an epoch's record."""
@@ -262,12 +268,15 @@ async def export_proof(
     budget = ProofBudget(trusted, export.pool, hops)
     if not budget.add(export.base_keys()):
         raise InvalidInputError("not even the lease's own record fits into a proof file", code="oversized")
-    for key in gaps:
+    owners = export.owner_keys()
+    is_small = sum(len(export.pool.values[key] or b"") for key in owners) <= MAX_OWNERS_BYTES
+    for key in [*(owners if is_small else []), *gaps]:
         budget.add([key])
     left_out = {epoch for epoch in opened if epoch in by_epoch and not _add_open(export, budget, by_epoch[epoch])}
     for detail in newest:
         if detail.epoch not in left_out:  # half an epoch that nothing else shows would look like a failed one
             _add_detail(export, budget, detail, leaves)
+    budget.add(owners)  # a long table takes what room is left
     return budget.write()
 
 

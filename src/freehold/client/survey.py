@@ -8,6 +8,7 @@ from freehold.client.session import Session
 from freehold.ledger.keys import (
     TOTALS,
     account_key,
+    bond_key,
     deployment_key,
     farm_key,
     lease_key,
@@ -15,7 +16,8 @@ from freehold.ledger.keys import (
     node_slot_key,
     tenant_key,
 )
-from freehold.ledger.records import Account, Deployment, Farm, Lease, Node, NodeSlot, TenantIndex, Totals
+from freehold.ledger.records import Account, Deployment, Farm, Lease, Node, NodeSlot, TenantIndex, Totals, ValidatorBond
+from freehold.light.trust import Forgers, fewest_signers
 from freehold.lightclient.client import AskedHeader
 
 MAX_SURVEY_SLOTS = 4_096
@@ -23,13 +25,19 @@ MAX_SURVEY_SLOTS = 4_096
 
 @dataclass(frozen=True)
 class GridSurvey:
-    """Nodes by id, farms and their owners' accounts by owner; all proven at one header."""
+    """Nodes by id, farms and their owners' accounts by owner; all proven at one header.
+
+    `forgers` are the fewest who could sign another header of that height; `validator_owners` names the owners of
+    validators with a bond, by the validator's public key.
+    """
 
     at: AskedHeader
     totals: Totals
     nodes: dict[bytes, Node]
     farms: dict[bytes, Farm]
     owners: dict[bytes, Account]
+    forgers: Forgers
+    validator_owners: dict[bytes, bytes]
 
     def farm_name(self, node: Node) -> str:
         """The name of a node's farm."""
@@ -53,8 +61,11 @@ async def survey_grid(session: Session) -> GridSurvey:
     if totals is None:
         raise NotVerifiedError("the state has no totals: this is no Freehold ledger", code="bad_state")
     height = first.at.height
+    validators = first.light_block.validator_set
+    bonds = {bond_key(key): key for key in (member.pub_key.ed25519 for member in validators.validators)}
     keys = [node_slot_key(slot) for slot in range(min(totals.node_slots, MAX_SURVEY_SLOTS))]
-    slots = await session.ledger.read(keys, height) if keys else first
+    slots = await session.ledger.read([*bonds, *keys], height)
+    bonded = {key: bond.owner for place, key in bonds.items() if (bond := slots.get(place, ValidatorBond))}
     ids = [slot.node for key in keys if (slot := slots.get(key, NodeSlot))]
     nodes_read = await session.ledger.read([node_key(id_) for id_ in ids], height) if ids else first
     nodes = {id_: node for id_ in ids if (node := nodes_read.get(node_key(id_), Node))}
@@ -66,6 +77,8 @@ async def survey_grid(session: Session) -> GridSurvey:
         nodes,
         {owner: farm for owner in owners if (farm := rows.get(farm_key(owner), Farm))},
         {owner: account for owner in owners if (account := rows.get(account_key(owner), Account))},
+        fewest_signers(validators, height, bonded),
+        bonded,
     )
 
 

@@ -13,9 +13,9 @@ import msgspec
 
 from freehold.base.errors import CodecError, ExitCode, NotVerifiedError
 from freehold.client.epoch_evidence import Word
+from freehold.client.forgers import beacon_line, forger_document, forger_lines
 from freehold.client.proof_facts import ProofFacts, read_facts
 from freehold.client.proof_statements import Line, Statement, contract_lines, lease_statements, service_name
-from freehold.ledger.lottery import most_left_out
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.proof_file import VerifiedFacts, verify_proof_file
 from freehold.light.trust import GENESIS_TRUST, Forgers, GenesisTrust, Trust, trust_period_ms
@@ -39,10 +39,11 @@ class Verdict:
 
     Attributes:
         chain_id: of the genesis that it was checked against.
-        validators: how many made the header that was verified; of genesis when none was.
+        validators: how many made the header that was verified; 0 when none was.
         trust: the mode.
         signers: who signed that header; None when nothing was verified.
         forgers: the smallest group that could have made it up; None when the reader named its hash.
+        owners: of validators, by public key, as far as the file names them.
         height: of the light block; 0 when nothing was verified.
         time_ms: of its header.
         statements: about the service, each with its word.
@@ -57,6 +58,7 @@ class Verdict:
     trust: Trust
     signers: Signers | None = None
     forgers: Forgers | None = None
+    owners: dict[bytes, bytes] = field(default_factory=dict)
     height: int = 0
     time_ms: int = 0
     statements: list[Statement] = field(default_factory=list)
@@ -84,7 +86,7 @@ class Verdict:
         }
         if self.signers is not None:
             document["signers"] = msgspec.structs.asdict(self.signers)
-            document["forgers"] = None if self.forgers is None else msgspec.structs.asdict(self.forgers)
+            document["forgers"] = None if self.forgers is None else forger_document(self.forgers, self.owners)
         if self.height:
             document["height"] = self.height
             document["time"] = datetime.fromtimestamp(self.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
@@ -130,21 +132,21 @@ def verify_proof(
             contract += contract_lines(facts, lease_id)
     except (CodecError, NotVerifiedError) as error:
         problem = Problem(error.code, error.message, error.hint)
-        validators = len(trusted.validators.validators)
-        assumes = [_trust_line(trusted, trust), _beacon_trust(trusted)]
-        return Verdict(trusted.chain_id, validators, trust, assumes=assumes, problem=problem)
+        return Verdict(trusted.chain_id, 0, trust, assumes=[_trust_line(trusted, trust)], problem=problem)
+    forgers = verified.forgers(facts.owners)
     return Verdict(
         chain_id=trusted.chain_id,
         validators=facts.header.signers.validators,
         trust=trust,
         signers=facts.header.signers,
-        forgers=verified.forgers,
+        forgers=forgers,
+        owners=facts.owners,
         height=facts.header.height,
         time_ms=facts.header.time_ms,
         statements=statements,
         gaps=gaps,
         contract=contract,
-        assumes=_assumes(facts, statements, verified),
+        assumes=_assumes(facts, statements, verified, forgers),
         problem=None if require is None else _unmet(require, statements, gaps),
     )
 
@@ -166,21 +168,6 @@ def _unmet(require: Word, statements: list[Statement], gaps: list[Line]) -> Prob
     )
 
 
-def _beacon_trust(trusted: TrustedGenesis) -> str:
-    """Say who can bend the draw of witnesses, by the form that genesis chose for the beacon."""
-    powers = [member.voting_power for member in trusted.validators.validators]
-    if "vrf" not in trusted.app_state:
-        if len(powers) == 1:
-            return "the validator can choose the witnesses"
-        return "the validator that proposes an epoch's first block can choose the epoch's witnesses"
-    if len(powers) == 1:
-        return "the validator knows the witnesses of every epoch in advance"
-    return (
-        "witnesses are drawn by VRF outputs of more than two thirds of the validators' power: a proposer can "
-        f"choose among at most {most_left_out(powers) + 1} draws with genesis' validators, more with several turns"
-    )
-
-
 def _trust_line(trusted: TrustedGenesis, trust: Trust) -> str:
     if isinstance(trust, GenesisTrust):
         return (
@@ -194,26 +181,15 @@ def _trust_line(trusted: TrustedGenesis, trust: Trust) -> str:
     )
 
 
-def forger_lines(validators: int, forgers: Forgers | None) -> list[str]:
-    """Who could have made a verified header up."""
-    if forgers is None:
-        return [f"validators: {validators}; nobody could have forged it: its hash is the one that you trust"]
-    if validators == 1 and forgers.validators == 1:
-        return ["validators: 1: its operator can rewrite this ledger"]
-    group = f"{forgers.count} of them"
-    if forgers.validators != validators:
-        group = f"{forgers.count} of the {forgers.validators} validators of height {forgers.height}"
-    verb = "together could have forged it" if forgers.count > 1 else "alone could have forged it"
-    return [f"validators: {validators}; {group} {verb}"]
-
-
-def _assumes(facts: ProofFacts, statements: list[Statement], verified: VerifiedFacts) -> list[str]:
+def _assumes(
+    facts: ProofFacts, statements: list[Statement], verified: VerifiedFacts, forgers: Forgers | None
+) -> list[str]:
     time = datetime.fromtimestamp(facts.header.time_ms / 1000, UTC)
     signers = facts.header.signers
     lines = [
         _trust_line(facts.trusted, verified.trust),
-        *forger_lines(signers.validators, verified.forgers),
-        _beacon_trust(facts.trusted),
+        *forger_lines(signers.validators, forgers, facts.owners),
+        beacon_line(facts.trusted, verified.trace[-1].validators),
         f"signed by {signers.count} of {signers.validators} validators, who hold "
         f"{signers.power * 100 / signers.total_power:.4g} % of the power; the proof speaks of the ledger at "
         f"{time:%Y-%m-%d %H:%M:%S} UTC, not of now",

@@ -39,7 +39,7 @@ from freehold.light.ics23 import (
 )
 from freehold.light.proof_hops import normal_form, verify_hops
 from freehold.light.skipping import TrustedState
-from freehold.light.trust import GENESIS_TRUST, Forgers, Trust, fewest_forgers, trust_bounds
+from freehold.light.trust import GENESIS_TRUST, NO_OWNERS, Forgers, Trust, fewest_forgers, trust_bounds
 from freehold.light.types import LightBlock
 from freehold.light.verify import VerifiedHeader
 
@@ -87,10 +87,13 @@ class VerifiedFacts(msgspec.Struct, frozen=True):
     values: Mapping[tuple[int, bytes], bytes | None]
     witness: tuple[bytes, ...]
 
-    @property
-    def forgers(self) -> Forgers | None:
-        """The smallest group that could have made the highest header up; None when it is itself what is trusted."""
-        return fewest_forgers(self.trace, trust_bounds(self.trust, self.trusted))
+    def forgers(self, owners: Mapping[bytes, bytes] = NO_OWNERS) -> Forgers | None:
+        """The smallest group that could have made the highest header up; None when it is itself what is trusted.
+
+        Args:
+            owners: of validators, by public key, as far as they are known.
+        """
+        return fewest_forgers(self.trace, trust_bounds(self.trust, self.trusted), owners)
 
     def value(self, height: int, key: bytes) -> bytes | None:
         """The proven value of a key, None when it is proven absent.

@@ -9,7 +9,8 @@ Spec: docs/spec/light-client.md. Source: CometBFT light/client.go (trust options
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from freehold.base.errors import InvalidInputError, NotVerifiedError
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.skipping import TrustBounds, TrustedState, check_light_block, check_not_expired
-from freehold.light.types import LightBlock, ValidatorSet
+from freehold.light.types import LightBlock, Validator, ValidatorSet
 from freehold.light.verify import Refusal, VerifiedHeader, verify_commit
 
 GENESIS: Final = "genesis"
@@ -25,6 +26,7 @@ _PINNED = re.compile(r"([1-9][0-9]{0,18}):([0-9A-Fa-f]{64})\Z", re.ASCII)
 _MAX_HEIGHT = (1 << 63) - 1
 CLOCK_DRIFT_MS: Final = 10_000  # CometBFT's default; a node's fence is stricter (docs/spec/leases.md)
 _NS_PER_MS = 1_000_000
+NO_OWNERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class GenesisTrust(msgspec.Struct, frozen=True):
@@ -140,43 +142,96 @@ def trust_signed(light_block: LightBlock, chain_id: str) -> TrustedState:
     return TrustedState.of(light_block, VerifiedHeader(header, digest, signers))
 
 
-class Forgers(msgspec.Struct, frozen=True):
-    """The smallest group that could have made a verified header up: `count` of the `validators` of a height."""
+class Forgers(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest group that could have made a verified header up, of the set of one height.
+
+    A party is an owner with all of its validators, where owners are known; else a validator by itself.
+
+    Attributes:
+        count: parties of the group.
+        parties: of the whole set.
+        validators: members of the whole set.
+        height: of the set.
+        power: of the group.
+        total_power: of the set.
+        members: public keys of the group's validators, the strongest party's first.
+    """
 
     count: int
+    parties: int
     validators: int
     height: int
+    power: int
+    total_power: int
+    members: tuple[bytes, ...]
 
 
-def fewest_forgers(trace: Sequence[TrustedState], bounds: TrustBounds) -> Forgers | None:
+def fewest_forgers(
+    trace: Sequence[TrustedState], bounds: TrustBounds, owners: Mapping[bytes, bytes] = NO_OWNERS
+) -> Forgers | None:
     """Who could have forged the end of a trace, together.
 
-    A set on the way can vouch for a set of its own making with more than the trust level of its power; the last one
-    can sign another block with more than two thirds.
+    A set on the way can vouch for a set of its own making with more than the trust level of its power, but not for
+    the very next height, whose set its header names; the last one can sign another block with more than two thirds.
 
     Args:
         trace: from what is trusted to the header.
         bounds: the trust level counts.
+        owners: of validators, by public key, as far as they are known.
 
     Returns:
         None when the header itself is what is trusted.
     """
     if len(trace) < 2:
         return None
-    level = (bounds.trust_numerator, bounds.trust_denominator)
-    groups = [
-        Forgers(_fewest(state.validators, *(level if state is not trace[-1] else (2, 3))), len(members), state.height)
-        for state in trace
-        if (members := state.validators.validators)
+    level, target = (bounds.trust_numerator, bounds.trust_denominator), trace[-1]
+    groups = [fewest_signers(target.validators, target.height, owners)]
+    groups += [
+        fewest_signers(state.validators, state.height, owners, level)
+        for state in trace[:-1]
+        if state.height + 1 < target.height
     ]
     return min(groups, key=lambda group: (group.count, -group.height))
 
 
-def _fewest(validators: ValidatorSet, numerator: int, denominator: int) -> int:
-    powers = sorted((member.voting_power for member in validators.validators), reverse=True)
-    total, power = sum(powers), 0
-    for count, own in enumerate(powers, 1):
-        power += own
+def fewest_signers(
+    validators: ValidatorSet,
+    height: int,
+    owners: Mapping[bytes, bytes] = NO_OWNERS,
+    level: tuple[int, int] = (2, 3),
+) -> Forgers:
+    """The fewest parties that hold more than a share of a set's power.
+
+    Args:
+        validators: at least one.
+        height: of the set.
+        owners: of validators, by public key, as far as they are known.
+        level: numerator and denominator of the share, below 1.
+    """
+    parties: dict[bytes, list[Validator]] = {}
+    for member in validators.validators:
+        key = member.pub_key.ed25519
+        parties.setdefault(owners.get(key, key), []).append(member)
+    total = sum(member.voting_power for member in validators.validators)
+    strongest = sorted(parties.items(), key=lambda party: (-_power(party[1]), party[0]))
+    numerator, denominator = level
+    power = count = 0
+    members: list[bytes] = []
+    for _, own in strongest:
+        count, power = count + 1, power + _power(own)
+        members += [member.pub_key.ed25519 for member in own]
         if power * denominator > total * numerator:
-            return count
-    return len(powers)
+            break
+    return Forgers(
+        count=count,
+        parties=len(parties),
+        validators=len(validators.validators),
+        height=height,
+        power=power,
+        total_power=total,
+        members=tuple(members),
+    )
+
+
+def _power(members: Sequence[Validator]) -> int:
+    return sum(member.voting_power for member in members)

@@ -163,7 +163,7 @@ def describe(home: DaemonHome) -> dict[str, Any]:
         "listen": [str(address) for address in home.addresses],
         "metrics": str(home.metrics) if home.metrics is not None else None,
         "validator": home.validator.public.hex(),
-        "validators": len(home.genesis.validators.validators),
+        "genesis_validators": len(home.genesis.validators.validators),
         "faucet": encode_account(home.faucet.public) if home.faucet is not None else None,
         "points_per_second": home.settings.points_per_second,
         "points_burst": home.settings.points_burst,

@@ -72,7 +72,7 @@ def candidate(number: int, shape: Shape) -> Candidate:
 
 def grid(*shapes: Shape) -> Grid:
     candidates = [candidate(number, shape) for number, shape in enumerate(shapes, 1)]
-    return Grid(preset=MINIMAL, candidates=candidates, epoch=100, now_ms=1_700_000_000_000, validators=1)
+    return Grid(preset=MINIMAL, candidates=candidates, epoch=100, now_ms=1_700_000_000_000, power_warning="")
 
 
 FOUR = [Shape(farm) for farm in (1, 1, 2, 2, 3, 3, 4, 4)]
@@ -261,10 +261,10 @@ def test_warnings_are_told_before_paying() -> None:
     assert "the volume `data` (2048 MiB) of `db` lives on one node and dies with it" in warnings
     assert "`db` has no standby" in warnings
     assert "`db` has no probe" in warnings
-    assert "one validator" in warnings
     assert "`web` has no standby" not in warnings
-    many = replace(grid(*FOUR), validators=4)
-    assert "validator" not in "\n".join(make_plan(model(), many, Wishes(), RICH).warnings())
+    one_hand = replace(grid(*FOUR), power_warning="it can rewrite the ledger")
+    assert "it can rewrite the ledger" in make_plan(model(), one_hand, Wishes(), RICH).warnings()
+    assert "" not in make_plan(model(), grid(*FOUR), Wishes(), RICH).warnings()
 
 
 def test_failover_with_empty_volumes_is_told() -> None:

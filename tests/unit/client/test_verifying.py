@@ -14,6 +14,7 @@ from freehold.base.errors import InvalidInputError
 from freehold.base.limits import MAX_PROOF_FILE_BYTES
 from freehold.base.presets import MINIMAL
 from freehold.client.epoch_evidence import Word
+from freehold.client.forgers import beacon_line
 from freehold.client.verifying import Verdict, verify_proof
 from freehold.ledger import keys
 from freehold.ledger.records import Lease
@@ -114,7 +115,7 @@ def test_four_validators_are_named() -> None:
     ("powers", "line"),
     [
         ((10,), "the validator knows the witnesses of every epoch in advance"),
-        ((10, 10, 10, 10), "can choose among at most 2 draws with genesis' validators, more with several turns"),
+        ((10, 10, 10, 10), "at most 2 draws with the validators that signed this, more with several turns"),
         ((10,) * 10, "at most 4 draws"),
         ((6, 1, 1, 1), "at most 3 draws"),
     ],
@@ -126,9 +127,15 @@ def test_what_is_assumed_of_the_beacon_follows_its_form(powers: tuple[int, ...],
         validators=[(bytes([at + 1]) * 32, power, f"v{at}") for at, power in enumerate(powers)],
         app_state={"vrf": []},
     )
-    assumes = verify_proof(b"", parse_genesis(document)).assumes
-    assert "the validator can choose the witnesses" not in assumes
-    assert any(line in text for text in assumes)
+    trusted = parse_genesis(document)
+    said = beacon_line(trusted, trusted.validators)
+    assert line in said and "can choose the witnesses" not in said
+
+
+def test_a_refused_file_says_nothing_about_who_signed() -> None:
+    refused = verify_proof(b"", ProofGrid(powers=(10, 10)).chain.trusted).document()
+    assert (refused["validators"], [line[:6] for line in refused["assumes"]]) == (0, ["trust:"])
+    assert "signers" not in refused and "forgers" not in refused
 
 
 @pytest.mark.parametrize(("witnesses", "threshold", "farms"), [(3, 2, 5), (15, 10, 17)])

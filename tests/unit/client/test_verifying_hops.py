@@ -88,11 +88,13 @@ def test_a_service_is_proven_across_changing_validators() -> None:
     # The answers of witnesses are in it: a leaf is tried against the header alone, not against genesis.
     assert parse_proof_file(data).witness
 
-    middle = blocks[-2].header
-    pin = PinnedTrust(middle.height, header_hash(middle))
     now_ms = blocks[-1].header.time.ms
-    verdict = verify_proof(data, trusted, trust=pin, now_ms=now_ms)
-    assert verdict.problem is None and verdict.forgers is not None and verdict.forgers.count == 3
+    for middle, count in ((blocks[-3].header, 3), (blocks[-2].header, 5)):
+        pin = PinnedTrust(middle.height, header_hash(middle))
+        verdict = verify_proof(data, trusted, trust=pin, now_ms=now_ms)
+        assert verdict.problem is None and verdict.forgers is not None
+        # More than a third vouch for a set of their own, but not for the very next height: the pinned header names it.
+        assert verdict.forgers.count == count and (middle.height + 1 == blocks[-1].header.height) == (count == 5)
 
     other = replace(trusted, validators=trusted.validators, chain_id="another")
     refused = verify_proof(data, other).problem

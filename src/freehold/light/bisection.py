@@ -15,10 +15,10 @@ Spec: docs/spec/light-client.md. Source: CometBFT light/client.go `verifySkippin
 from collections.abc import Generator
 from typing import Final, Generic, TypeVar
 
-from freehold.base.errors import InvalidInputError, LocalProtocolError, NotVerifiedError
+from freehold.base.errors import InvalidInputError, LocalProtocolError
 from freehold.light.skipping import NotEnoughTrustError, TrustBounds, TrustedState, TrustExpiredError, verify_hop
 from freehold.light.types import LightBlock
-from freehold.light.verify import Refusal
+from freehold.light.verify import Refusal, refuse
 
 MAX_STEPS: Final = 1_000
 # A pivot a little above the middle: sets change slowly, so the further a hop reaches the better.
@@ -67,15 +67,9 @@ class Questions(Generic[T]):
             raise LocalProtocolError("no light block was asked for", code="not_wanted")
         self.steps += 1
         if self.steps > self._max_steps:
-            raise NotVerifiedError(
-                f"{self._max_steps} light blocks did not reach the target",
-                code=Refusal.TOO_MANY_STEPS.value,
-                hint="trust a newer HEIGHT:HASH",
-            )
+            refuse(Refusal.TOO_MANY_STEPS, f"{self._max_steps} light blocks did not reach the target")
         if light_block.header.height != wanted:
-            raise NotVerifiedError(
-                f"asked for block {wanted}, was given {light_block.header.height}", code=Refusal.WRONG_HEIGHT.value
-            )
+            refuse(Refusal.WRONG_HEIGHT, f"asked for block {wanted}, was given {light_block.header.height}")
         self._advance(light_block)
 
     def _advance(self, light_block: LightBlock | None) -> None:

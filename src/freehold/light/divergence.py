@@ -20,10 +20,12 @@ import msgspec
 from freehold.base.errors import LocalProtocolError, NotVerifiedError, check
 from freehold.light.bisection import MAX_STEPS, Asking, Questions, bisect
 from freehold.light.blocks import LightClientAttackEvidence
-from freehold.light.headers import sort_validators
+from freehold.light.headers import header_hash, sort_validators
 from freehold.light.skipping import TrustBounds, TrustedState, check_light_block
 from freehold.light.types import BlockIDFlag, Header, LightBlock, Validator
-from freehold.light.verify import Refusal
+from freehold.light.verify import Refusal, refuse
+
+_SHOWN_SIGNERS = 8
 
 
 class AttackKind(StrEnum):
@@ -76,13 +78,35 @@ class DivergedError(NotVerifiedError):
         divergence: what they told.
     """
 
-    def __init__(self, divergence: Divergence) -> None:
+    def __init__(self, divergence: Divergence, primary: str = "one server", witness: str = "another") -> None:
+        """Tell both stories.
+
+        Args:
+            divergence: what they told.
+            primary: who told the primary's, by its URL.
+            witness: who told the other.
+        """
+        sides = ((primary, divergence.primary), (witness, divergence.witness))
         super().__init__(
-            f"two different blocks are signed at height {divergence.primary.header.height}: {divergence.kind}",
+            f"two different blocks are signed at height {divergence.primary.header.height} ({divergence.kind}): "
+            + "; ".join(f"{who} says {story_text(block)}" for who, block in sides),
             code="diverged",
             hint="keep the evidence file and ask the grid's operators; do not act on either answer",
         )
         self.divergence = divergence
+
+
+def story_text(block: LightBlock) -> str:
+    """One side of a divergence: its block by height, hash and app hash, and who signed it with which power."""
+    members, signed = block.validator_set.validators, _signers(block)
+    power = sum(member.voting_power for member in members if member.address in signed)
+    names = [member.pub_key.ed25519.hex()[:8] for member in members if member.address in signed]
+    shown = ", ".join(names[:_SHOWN_SIGNERS]) + (", .." if len(names) > _SHOWN_SIGNERS else "")
+    return (
+        f"block {block.header.height} {header_hash(block.header).hex()} with app hash {block.header.app_hash.hex()}, "
+        f"signed by {len(names)} of {len(members)} validators ({shown}) with {power} of "
+        f"{sum(member.voting_power for member in members)} power"
+    )
 
 
 Outcome = Agreed | Behind | Divergence
@@ -127,9 +151,9 @@ class WitnessCheck(Questions[Outcome]):
             self._answer = Behind(light_block.header.height)
             return
         if light_block.header.height <= self._trace[0].height:
-            raise NotVerifiedError(
+            refuse(
+                Refusal.HEIGHT_NOT_ABOVE,
                 "the witness's newest block is no higher than what is trusted, and yet not older than the target",
-                code=Refusal.HEIGHT_NOT_ABOVE.value,
             )
         self._asking = _examine(self._trace, light_block, self._bounds, self._now_ms)
         self._advance(None)

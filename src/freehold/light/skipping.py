@@ -11,14 +11,14 @@ here is a subset of what it accepts, and every commit that is kept as evidence i
 Spec: docs/spec/light-client.md. Source: CometBFT light/verifier.go, types/validation.go `VerifyCommitLightTrusting`.
 """
 
-from typing import NoReturn, Self
+from typing import Self
 
 import msgspec
 
 from freehold.base.errors import LocalProtocolError, NotVerifiedError, check
 from freehold.light.headers import header_hash, validators_hash
 from freehold.light.types import ADDRESS_BYTES, BLOCK_PROTOCOL, BlockIDFlag, Header, LightBlock, Timestamp, ValidatorSet
-from freehold.light.verify import Refusal, VerifiedHeader, check_validator_set, verify_commit
+from freehold.light.verify import Refusal, VerifiedHeader, check_validator_set, next_step, refuse, verify_commit
 
 _NS_PER_MS = 1_000_000
 
@@ -35,7 +35,7 @@ class NotEnoughTrustError(NotVerifiedError):
         super().__init__(
             f"{power} of {total_power} power that is trusted signed block {height}",
             code=Refusal.NOT_ENOUGH_TRUST.value,
-            hint="verify a height between first",
+            hint=next_step(Refusal.NOT_ENOUGH_TRUST),
         )
         self.power = power
         self.total_power = total_power
@@ -114,7 +114,7 @@ class TrustedState(msgspec.Struct, frozen=True, kw_only=True):
         """
         check_validator_set(validators)
         if validators_hash(validators.validators) != self.next_validators_hash:
-            _refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {self.height} names other validators for the next height")
+            refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {self.height} names other validators for the next height")
         return msgspec.structs.replace(self, validators=validators)
 
 
@@ -161,7 +161,7 @@ def verify_adjacent(
         _check_period(trusted, bounds, now_ms * _NS_PER_MS)
     digest = _check_block(trusted, light_block, bounds, now_ms)
     if header.validators_hash != trusted.next_validators_hash:
-        _refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {trusted.height} names other validators for the next height")
+        refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {trusted.height} names other validators for the next height")
     return _with_own_set(light_block, digest)
 
 
@@ -209,23 +209,22 @@ def check_light_block(light_block: LightBlock, chain_id: str) -> bytes:
     header, commit = light_block.signed_header.header, light_block.signed_header.commit
     members, proposer = light_block.validator_set.validators, light_block.validator_set.proposer
     if header.chain_id != chain_id:
-        _refuse(
+        refuse(
             Refusal.WRONG_CHAIN,
             f"the header is of chain {header.chain_id!r}, not of {chain_id!r}",
-            hint="use the genesis file of the grid that made this",
         )
     if header.version.block != BLOCK_PROTOCOL or len(header.proposer_address) != ADDRESS_BYTES or header.height < 1:
-        _refuse(Refusal.BAD_HEADER, "the header has another block version, no height or no proposer")
+        refuse(Refusal.BAD_HEADER, "the header has another block version, no height or no proposer")
     check_validator_set(light_block.validator_set)
     if not any(proposer.address == member.address and proposer.pub_key == member.pub_key for member in members):
-        _refuse(Refusal.BAD_VALIDATOR_SET, "the proposer is no member of the validator set")
+        refuse(Refusal.BAD_VALIDATOR_SET, "the proposer is no member of the validator set")
     if validators_hash(members) != header.validators_hash:
-        _refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {header.height} names other validators than came with it")
+        refuse(Refusal.VALIDATOR_SET_MISMATCH, f"header {header.height} names other validators than came with it")
     if commit.height != header.height:
-        _refuse(Refusal.WRONG_COMMIT, f"the commit of height {commit.height} is not for header {header.height}")
+        refuse(Refusal.WRONG_COMMIT, f"the commit of height {commit.height} is not for header {header.height}")
     digest = header_hash(header)
     if digest != commit.block_id.hash:
-        _refuse(Refusal.BAD_HEADER_HASH, f"the commit is not for the header of height {header.height}")
+        refuse(Refusal.BAD_HEADER_HASH, f"the commit is not for the header of height {header.height}")
     return digest
 
 
@@ -245,10 +244,9 @@ def check_not_ahead(header: Header, bounds: TrustBounds, now_ms: int) -> None:
         NotVerifiedError: `header_from_future`.
     """
     if header.time.ns >= (now_ms + bounds.clock_drift_ms) * _NS_PER_MS:
-        _refuse(
+        refuse(
             Refusal.HEADER_FROM_FUTURE,
             f"header {header.height} is {header.time.ms - now_ms} ms ahead of this machine's clock",
-            hint="set the clock of this machine",
         )
 
 
@@ -261,7 +259,7 @@ def _check_age(time: Timestamp, height: int, bounds: TrustBounds, now_ns: int) -
         raise TrustExpiredError(
             f"trusted header {height} is older than the trust period of {bounds.trust_period_ms // 1000} s",
             code=Refusal.TRUST_EXPIRED.value,
-            hint="trust a newer HEIGHT:HASH, from somebody you believe",
+            hint=next_step(Refusal.TRUST_EXPIRED),
         )
 
 
@@ -269,7 +267,7 @@ def _check_block(trusted: TrustedState, light_block: LightBlock, bounds: TrustBo
     header = light_block.header
     digest = check_light_block(light_block, trusted.chain_id)
     if header.height <= trusted.height:
-        _refuse(Refusal.HEIGHT_NOT_ABOVE, f"height {header.height} is not above the trusted {trusted.height}")
+        refuse(Refusal.HEIGHT_NOT_ABOVE, f"height {header.height} is not above the trusted {trusted.height}")
     _check_order_of_time(trusted, header)
     if now_ms is not None:
         check_not_ahead(header, bounds, now_ms)
@@ -280,7 +278,7 @@ def _check_order_of_time(trusted: TrustedState, header: Header) -> None:
     # The first block carries genesis' own time; between two blocks time must move.
     early = header.time.ns < trusted.time.ns if trusted.light_block is None else header.time.ns <= trusted.time.ns
     if early:
-        _refuse(Refusal.TIME_NOT_AFTER, f"the time of header {header.height} is not after that of {trusted.height}")
+        refuse(Refusal.TIME_NOT_AFTER, f"the time of header {header.height} is not after that of {trusted.height}")
 
 
 def _trusted_power(trusted: ValidatorSet, light_block: LightBlock) -> tuple[int, int]:
@@ -291,7 +289,7 @@ def _trusted_power(trusted: ValidatorSet, light_block: LightBlock) -> tuple[int,
     """
     commit, members = light_block.signed_header.commit, light_block.validator_set.validators
     if len(commit.signatures) != len(members):
-        _refuse(Refusal.WRONG_COMMIT, f"the commit has {len(commit.signatures)} entries for {len(members)} validators")
+        refuse(Refusal.WRONG_COMMIT, f"the commit has {len(commit.signatures)} entries for {len(members)} validators")
     powers = {member.pub_key.ed25519: member.voting_power for member in trusted.validators}
     seen: set[bytes] = set()
     power = 0
@@ -299,10 +297,10 @@ def _trusted_power(trusted: ValidatorSet, light_block: LightBlock) -> tuple[int,
         if entry.block_id_flag != BlockIDFlag.COMMIT:
             continue
         if entry.validator_address in seen:
-            _refuse(Refusal.DOUBLE_VOTE, f"validator {entry.validator_address.hex()} stands twice in the commit")
+            refuse(Refusal.DOUBLE_VOTE, f"validator {entry.validator_address.hex()} stands twice in the commit")
         seen.add(entry.validator_address)
         if entry.validator_address != member.address:
-            _refuse(Refusal.WRONG_SIGNER, f"the entry of validator {member.address.hex()} names another")
+            refuse(Refusal.WRONG_SIGNER, f"the entry of validator {member.address.hex()} names another")
         power += powers.get(member.pub_key.ed25519, 0)
     return power, sum(powers.values())
 
@@ -311,7 +309,3 @@ def _with_own_set(light_block: LightBlock, digest: bytes) -> TrustedState:
     header, commit = light_block.signed_header.header, light_block.signed_header.commit
     signers = verify_commit(header.chain_id, light_block.validator_set, commit.block_id, header.height, commit)
     return TrustedState.of(light_block, VerifiedHeader(header, digest, signers))
-
-
-def _refuse(reason: Refusal, message: str, *, hint: str = "") -> NoReturn:
-    raise NotVerifiedError(message, code=reason.value, hint=hint)

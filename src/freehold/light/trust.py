@@ -15,11 +15,12 @@ from typing import Final
 
 import msgspec
 
-from freehold.base.errors import InvalidInputError, NotVerifiedError
+from freehold.base.errors import InvalidInputError
+from freehold.base.presets import ELECTIONS
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.skipping import TrustBounds, TrustedState, check_light_block, check_not_expired
 from freehold.light.types import LightBlock, Validator, ValidatorSet
-from freehold.light.verify import Refusal, VerifiedHeader, verify_commit
+from freehold.light.verify import Refusal, VerifiedHeader, refuse, verify_commit
 
 GENESIS: Final = "genesis"
 _PINNED = re.compile(r"([1-9][0-9]{0,18}):([0-9A-Fa-f]{64})\Z", re.ASCII)
@@ -69,12 +70,17 @@ def parse_trust(text: str) -> Trust:
 def trust_period_ms(genesis: TrustedGenesis) -> int:
     """How long a header vouches: two thirds of the time for which those who signed it can still be punished.
 
-    That time is the engine's `evidence.max_age_duration` (default 48 h, so trust 32 h), less where bonds end sooner.
+    That time is the engine's `evidence.max_age_duration` (default 48 h, so trust 32 h), less where bonds end sooner: by
+    genesis' elections, or by those that its preset would bring, for an upgrade can begin them and genesis tells not.
     """
+    state = genesis.app_state
     punishable_ms = genesis.params.evidence_max_age_ns // _NS_PER_MS
-    elections = genesis.app_state.get("elections")
+    elections = state.get("elections")
     values = elections.get("values") if isinstance(elections, dict) else None
     unbonding_ms = values.get("unbonding_ms") if isinstance(values, dict) else None
+    preset = state.get("preset")
+    if unbonding_ms is None and isinstance(preset, str) and preset in ELECTIONS:
+        unbonding_ms = ELECTIONS[preset].unbonding_ms
     if type(unbonding_ms) is int and unbonding_ms > 0:
         punishable_ms = min(punishable_ms, unbonding_ms)
     return max(1, punishable_ms * 2 // 3)
@@ -121,11 +127,7 @@ def trust_pinned(
     digest = check_light_block(light_block, chain_id)
     header = light_block.header
     if header.height != pinned.height or digest != pinned.hash:
-        raise NotVerifiedError(
-            f"block {header.height} is {digest.hex()}, not the trusted {pinned}",
-            code=Refusal.TRUST_ROOT_MISMATCH.value,
-            hint="ask another server, and look again at where the HEIGHT:HASH came from",
-        )
+        refuse(Refusal.TRUST_ROOT_MISMATCH, f"block {header.height} is {digest.hex()}, not the trusted {pinned}")
     check_not_expired(header.time, header.height, bounds, now_ms)
     return trust_signed(light_block, chain_id)
 

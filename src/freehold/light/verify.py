@@ -5,6 +5,7 @@ Which set may be asked is for `freehold.light.skipping`: it leads from what is t
 Spec: docs/spec/light-client.md. Source: CometBFT types/validation.go `VerifyCommit`.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NoReturn
 
@@ -46,6 +47,34 @@ class Refusal(StrEnum):
     WRONG_HEIGHT = "wrong_height"
     TRUST_ROOT_MISMATCH = "trust_root_mismatch"
     TOO_MANY_STEPS = "too_many_steps"
+
+
+_ELSEWHERE = "take nothing from it, and get it from another server or exporter"
+_NEXT: Mapping[Refusal, str] = {
+    Refusal.WRONG_CHAIN: "use the genesis file of the grid that made this, or ask a server of your own grid",
+    Refusal.VALIDATOR_SET_MISMATCH: f"its validators are made up, or your genesis is another grid's: {_ELSEWHERE}",
+    Refusal.HEADER_FROM_FUTURE: f"set the clock of this machine; when it is right, {_ELSEWHERE}",
+    Refusal.DOUBLE_VOTE: f"somebody counts one vote twice: {_ELSEWHERE}",
+    Refusal.NOT_ENOUGH_POWER: f"too few validators stand behind it: {_ELSEWHERE}",
+    Refusal.NOT_ENOUGH_TRUST: "verify a height between first",
+    Refusal.TRUST_EXPIRED: "trust a newer HEIGHT:HASH, from somebody you believe",
+    Refusal.TRUST_ROOT_MISMATCH: "ask another server, and look again at where the HEIGHT:HASH came from",
+    Refusal.TOO_MANY_STEPS: "trust a newer HEIGHT:HASH",
+}
+
+
+def next_step(reason: Refusal) -> str:
+    """What whoever meets a refusal should do."""
+    return _NEXT.get(reason, f"it is made up or damaged: {_ELSEWHERE}")
+
+
+def refuse(reason: Refusal, message: str) -> NoReturn:
+    """Refuse a commit, light block or hop.
+
+    Raises:
+        NotVerifiedError: always; with the reason as code, and what to do next.
+    """
+    raise NotVerifiedError(message, code=reason.value, hint=next_step(reason))
 
 
 class Signers(msgspec.Struct, frozen=True):
@@ -92,13 +121,13 @@ def check_validator_set(validators: ValidatorSet) -> int:
     members = validators.validators
     total = sum(member.voting_power for member in members)
     if not members or any(member.voting_power <= 0 for member in members) or total > MAX_TOTAL_POWER:
-        _refuse(Refusal.BAD_VALIDATOR_SET, "the validator set has no members, or powers out of range")
+        refuse(Refusal.BAD_VALIDATOR_SET, "the validator set has no members, or powers out of range")
     if any(member.address != address_of(member.pub_key.ed25519) for member in members):
-        _refuse(Refusal.BAD_VALIDATOR_SET, "a validator's address does not belong to its key")
+        refuse(Refusal.BAD_VALIDATOR_SET, "a validator's address does not belong to its key")
     if len({member.address for member in members}) != len(members):
-        _refuse(Refusal.BAD_VALIDATOR_SET, "a validator stands twice in the set")
+        refuse(Refusal.BAD_VALIDATOR_SET, "a validator stands twice in the set")
     if sort_validators(members) != members:
-        _refuse(Refusal.BAD_VALIDATOR_SET, "the validators are not in order of power")
+        refuse(Refusal.BAD_VALIDATOR_SET, "the validators are not in order of power")
     return total
 
 
@@ -123,30 +152,26 @@ def verify_commit(
     total = check_validator_set(validator_set)
     members = validator_set.validators
     if commit.height != height or commit.block_id != block_id or block_id.is_nil:
-        _refuse(Refusal.WRONG_COMMIT, f"the commit is not for block {height}")
+        refuse(Refusal.WRONG_COMMIT, f"the commit is not for block {height}")
     if len(commit.signatures) != len(members):
-        _refuse(Refusal.WRONG_COMMIT, f"the commit has {len(commit.signatures)} entries for {len(members)} validators")
+        refuse(Refusal.WRONG_COMMIT, f"the commit has {len(commit.signatures)} entries for {len(members)} validators")
     seen: set[bytes] = set()
     count = power = 0
     for member, entry in zip(members, commit.signatures, strict=True):
         if entry.block_id_flag == BlockIDFlag.ABSENT:
             continue
         if entry.validator_address in seen:
-            _refuse(Refusal.DOUBLE_VOTE, f"validator {entry.validator_address.hex()} stands twice in the commit")
+            refuse(Refusal.DOUBLE_VOTE, f"validator {entry.validator_address.hex()} stands twice in the commit")
         seen.add(entry.validator_address)
         if entry.validator_address != member.address:
-            _refuse(Refusal.WRONG_SIGNER, f"the entry of validator {member.address.hex()} names another")
+            refuse(Refusal.WRONG_SIGNER, f"the entry of validator {member.address.hex()} names another")
         for_block = entry.block_id_flag == BlockIDFlag.COMMIT
         voted = block_id if for_block else None
         message = precommit_sign_bytes(chain_id, height, commit.round, voted, entry.timestamp)
         if not ed25519.verify(member.pub_key.ed25519, message, entry.signature):
-            _refuse(Refusal.BAD_SIGNATURE, f"the signature of validator {member.address.hex()} is wrong")
+            refuse(Refusal.BAD_SIGNATURE, f"the signature of validator {member.address.hex()} is wrong")
         if for_block:
             count, power = count + 1, power + member.voting_power
     if power * 3 <= total * 2:
-        _refuse(Refusal.NOT_ENOUGH_POWER, f"{power} of {total} power signed, more than two thirds are needed")
+        refuse(Refusal.NOT_ENOUGH_POWER, f"{power} of {total} power signed, more than two thirds are needed")
     return Signers(count, len(members), power, total)
-
-
-def _refuse(reason: Refusal, message: str, *, hint: str = "") -> NoReturn:
-    raise NotVerifiedError(message, code=reason.value, hint=hint)

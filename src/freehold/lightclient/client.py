@@ -8,8 +8,9 @@ limit. A server can only refuse or delay; whatever else it does is a `NotVerifie
 
 import asyncio
 import base64
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from freehold.base.errors import CodecError, LocalProtocolError, NotVerifiedErro
 from freehold.base.presets import MINIMAL
 from freehold.ledger.codes import Code
 from freehold.ledger.transactions import tx_id
+from freehold.light.divergence import DivergedError
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.skipping import TrustedState
@@ -37,6 +39,7 @@ MAX_KEYS = 256
 COMMIT_POLL_S = 0.5
 SAVE_EVERY_S = 60.0
 STALE_TICKS = 3
+_OTHER_SERVER = "believe nothing of it: name another server in FREEHOLD_RPC"
 
 
 class AskedHeader(VerifiedHeader, frozen=True):
@@ -147,8 +150,9 @@ class LedgerClient:
             NotVerifiedError: the answer does not verify.
         """
         asked = boottime_ms()
-        answer = await self._get("/v1/light_block", BlockAnswer, timeout_s=timeout_s)
-        await self._verify(answer.light_block, asked)
+        with self._naming_the_server():
+            answer = await self._get("/v1/light_block", BlockAnswer, timeout_s=timeout_s)
+            await self._verify(answer.light_block, asked)
         if self.newest is None:  # _verify has just set it, or raised
             raise NotVerifiedError("no header was verified", code="no_header")
         self._servers.judge(self.newest.time_ms)
@@ -156,10 +160,11 @@ class LedgerClient:
 
     async def light_block(self, height: int) -> LightBlock:
         """The verified light block of a height."""
-        answer = await self._get(f"/v1/light_block?height={height}", BlockAnswer)
-        block, _ = await self._verify(answer.light_block, boottime_ms())
-        if block.header.height != height:
-            raise NotVerifiedError("the server answered with another height", code="wrong_height")
+        with self._naming_the_server():
+            answer = await self._get(f"/v1/light_block?height={height}", BlockAnswer)
+            block, _ = await self._verify(answer.light_block, boottime_ms())
+            if block.header.height != height:
+                raise NotVerifiedError("the server answered with another height", code="wrong_height")
         return block
 
     async def hops(self, block: LightBlock) -> list[LightBlock]:
@@ -186,11 +191,13 @@ class LedgerClient:
         """
         wanted = list(dict.fromkeys(keys))
         for _ in range(self._servers.count):
-            first = await self._read_batch(wanted[:MAX_KEYS], height)
+            with self._naming_the_server():
+                first = await self._read_batch(wanted[:MAX_KEYS], height)
             if height is not None or not self._servers.judge(first.at.time_ms):
                 break  # else once more, from the next server: when all are old, the ledger itself stands still
         for start in range(MAX_KEYS, len(wanted), MAX_KEYS):
-            batch = await self._read_batch(wanted[start : start + MAX_KEYS], first.at.height)
+            with self._naming_the_server():
+                batch = await self._read_batch(wanted[start : start + MAX_KEYS], first.at.height)
             first.values.update(batch.values)
             first.proofs.update(batch.proofs)
         return first
@@ -263,6 +270,20 @@ class LedgerClient:
     async def get_json(self, path: str) -> Any:
         """An unverified answer, for lists and pages: what rests on it is the server's word."""
         return await self._get(path, object)
+
+    @contextlib.contextmanager
+    def _naming_the_server(self) -> Iterator[None]:
+        """Say whose answer did not verify, and ask the next server from now on: a liar must not hold reads up."""
+        try:
+            yield
+        except DivergedError:
+            raise  # it names both servers, and nothing more is read
+        except NotVerifiedError as error:
+            url = self._servers.url
+            self._servers.turn(url)
+            error.message += f"; so says the server {url}"
+            error.hint = error.hint or _OTHER_SERVER
+            raise
 
     async def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, AskedHeader]:
         known = self._known

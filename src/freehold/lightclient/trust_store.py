@@ -14,7 +14,7 @@ import msgspec
 from freehold.base.decoders import decode_json
 from freehold.base.errors import CodecError, InvalidInputError, NotVerifiedError
 from freehold.light.blocks import LightClientAttackEvidence
-from freehold.light.divergence import Divergence
+from freehold.light.divergence import Divergence, story_text
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.headers import header_hash
 from freehold.light.skipping import TrustedState
@@ -38,6 +38,7 @@ class _TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Side(msgspec.Struct, frozen=True):
     server: str
+    story: str  # for people: the block's hash, app hash and signers
     light_block: str
     evidence: str | None  # CometBFT's LightClientAttackEvidence against whoever signed it
 
@@ -152,7 +153,9 @@ class TrustStore:
 
 
 def _side(url: str, block: LightBlock, evidence: LightClientAttackEvidence | None) -> _Side:
-    return _Side(url, _base64(block.encode()), None if evidence is None else _base64(evidence.encode()))
+    return _Side(
+        url, story_text(block), _base64(block.encode()), None if evidence is None else _base64(evidence.encode())
+    )
 
 
 def _base64(data: bytes) -> str:

@@ -267,7 +267,7 @@ class TrustedChain:
                 path = self._store.keep_evidence(divergence, primary_url, witness_url)
             except OSError:
                 path = None  # said below, by naming no file
-        self._diverged = DivergedError(divergence)
+        self._diverged = DivergedError(divergence, primary_url, witness_url)
         where = f"the evidence is in {path}" if path is not None else "the evidence could not be kept"
         self._diverged.hint = f"{where}: show it to the grid's operators, and act on neither answer"
         raise self._diverged

@@ -150,8 +150,16 @@ def test_flipped_bytes_of_hops_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elections", "period_ms"),
-    [(None, 32 * 3_600_000), ({"values": {"unbonding_ms": 3_600_000}}, 2_400_000), (1, 32 * 3_600_000)],
+    ("state", "period_ms"),
+    [
+        ({}, 32 * 3_600_000),
+        ({"elections": {"values": {"unbonding_ms": 3_600_000}}}, 2_400_000),
+        ({"elections": 1}, 32 * 3_600_000),
+        ({"preset": "minimal"}, 2_400_000),  # an upgrade can begin elections by the preset's values
+        ({"preset": "mainnet"}, 32 * 3_600_000),
+        ({"preset": "minimal", "elections": {"values": {"unbonding_ms": 7_200_000}}}, 4_800_000),
+        ({"preset": ["minimal"]}, 32 * 3_600_000),
+    ],
 )
-def test_the_trust_period_is_two_thirds_of_what_can_be_punished(elections: object, period_ms: int) -> None:
-    assert trust_period_ms(replace(GENESIS, app_state={"elections": elections})) == period_ms
+def test_the_trust_period_is_two_thirds_of_what_can_be_punished(state: dict[str, object], period_ms: int) -> None:
+    assert trust_period_ms(replace(GENESIS, app_state=state)) == period_ms

@@ -21,6 +21,7 @@ from freehold.light.proof_file import VerifiedFacts, verify_proof_file
 from freehold.light.trust import GENESIS_TRUST, Forgers, GenesisTrust, Trust, trust_period_ms
 from freehold.light.verify import Signers
 
+_EXPORT_AGAIN = "take nothing from this file: have it exported again, by somebody else if you can"
 VERIFIED, NOT_VERIFIED = "verified", "not verified"
 
 
@@ -131,7 +132,7 @@ def verify_proof(
             gaps += silent
             contract += contract_lines(facts, lease_id)
     except (CodecError, NotVerifiedError) as error:
-        problem = Problem(error.code, error.message, error.hint)
+        problem = Problem(error.code, error.message, error.hint or _EXPORT_AGAIN)
         return Verdict(trusted.chain_id, 0, trust, assumes=[_trust_line(trusted, trust)], problem=problem)
     forgers = verified.forgers(facts.owners)
     return Verdict(

@@ -187,4 +187,4 @@ def test_data_goes_and_keys_settings_and_the_record_stay(tmp_path: Path) -> None
 def test_the_engine_trusts_no_longer_than_readers_do(tmp_path: Path) -> None:
     home = make_home(tmp_path, state_sync=SERVERS, trust=f"7:{HASH}")
     section, _ = engine_files(home)
-    assert section["trust_period"] == f"{trust_period_ms(home.genesis())}ms" == "115200000ms"
+    assert section["trust_period"] == f"{trust_period_ms(home.genesis())}ms" == "2400000ms"

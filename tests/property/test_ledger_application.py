@@ -15,7 +15,8 @@ from freehold.base.errors import InvalidInputError
 from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxRequest, FinalizeBlockRequest, Lane, ProcessProposalRequest
 from freehold.consensus.errors import StorageDamagedError
-from freehold.consensus.ledger_application import LedgerApplication, VerifiedSignatures, genesis_preset
+from freehold.consensus.known_txs import VerifiedSignatures
+from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.state_store import StateStore
 from freehold.crypto import ed25519
 from freehold.crypto.ed25519 import PrivateKey

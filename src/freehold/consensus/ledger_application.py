@@ -1,15 +1,12 @@
 """The ledger behind the application interface: its pure rules over the authenticated state.
 
-Signatures are verified once: `check_tx` verifies them, on whatever thread it is called, and remembers those that were
-good; executing a block finds them there. Both rules of verification agree on what is remembered, because whatever
-`verify_strict` accepts, `verify` (ZIP-215, the rule of consensus) accepts too.
+A transaction is decoded and its signatures are verified once: `check_tx` does so, on whatever thread it is called, and
+what it found stands in `known_txs` until a block holds it.
 Spec: docs/spec/embedded-engine.md, docs/spec/transactions.md.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
 from freehold.base.codec import encode
@@ -20,6 +17,7 @@ from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxResponse, Event, FinalizeBlockResponse, Lane, TxResult
 from freehold.consensus.carried_genesis import continued_state, is_carried
 from freehold.consensus.errors import StorageDamagedError
+from freehold.consensus.known_txs import KnownTxs, VerifiedSignatures
 from freehold.consensus.signing import Signer
 from freehold.consensus.state_store import StateStore
 from freehold.consensus.state_sync import NO_SNAPSHOTS, NO_STANDING, SnapshotPlan, SnapshotStanding, StateSync, recover
@@ -40,46 +38,16 @@ from freehold.ledger.execute import (
     propose_block,
 )
 from freehold.ledger.genesis import initial_state, parse_preset
-from freehold.ledger.records import Account, ValidatorAddress
+from freehold.ledger.records import ValidatorAddress
 from freehold.ledger.rules import rules_at
 from freehold.ledger.state import read
-from freehold.ledger.transactions import Accept, Report, Verdict, beacon_signing_bytes, decode_tx
+from freehold.ledger.transactions import Accept, Report, Verdict, beacon_signing_bytes
 from freehold.ledger.validator_sets import known_sets
 from freehold.ledger.votes import Misbehavior, Vote
 from freehold.light.genesis import TrustedGenesis
 
 APP_VERSION: Final = 1
-MAX_REMEMBERED: Final = 65_536  # signatures; each of a waiting transaction fits several times over
 _EMPTY_ROOT: Final = bytes(32)
-
-
-class VerifiedSignatures:
-    """Signatures that were found good, bounded, the oldest forgotten first. Safe on any thread."""
-
-    def __init__(self, capacity: int = MAX_REMEMBERED) -> None:
-        self._capacity = capacity
-        self._known: OrderedDict[tuple[bytes, bytes, bytes], None] = OrderedDict()
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def verify_new(self, public: bytes, message: bytes, signature: bytes) -> bool:
-        """Verify a signature from outside, strictly, and remember it if it is good."""
-        key = (public, message, signature)
-        if key in self._known:
-            return True
-        if not ed25519.verify_strict(public, message, signature):
-            return False
-        with self._lock:
-            self._known[key] = None
-            while len(self._known) > self._capacity:
-                self._known.popitem(last=False)
-        return True
-
-    def verify_decided(self, public: bytes, message: bytes, signature: bytes) -> bool:
-        """Verify a signature in a block by the rule of consensus, unless it is remembered."""
-        return (public, message, signature) in self._known or ed25519.verify(public, message, signature)
 
 
 class LedgerApplication:
@@ -113,8 +81,10 @@ class LedgerApplication:
         self._keep_blocks = keep_blocks
         self._state_sync = state_sync
         self._signatures = VerifiedSignatures()
+        self._known = KnownTxs()
         self._chain_id = ""
         self._staged_height = 0
+        self._staged_txs: list[bytes] = []
         self._base_height = 0  # of the state before the first block
         self._proposed: tuple[BlockInput, BlockResult] | None = None
 
@@ -191,11 +161,12 @@ class LedgerApplication:
 
     def check_tx(self, request: abci.CheckTxRequest) -> CheckTxResponse:
         """Say whether a transaction may wait."""
-        result = check_tx(self.state, request.tx, self.state.height + 1, self._signatures.verify_new)
-        code = Code(result.code)
-        if code is not Code.OK:
+        known, state = self._known, self.state
+        result = check_tx(state, request.tx, state.height + 1, self._signatures.verify_new, known.find)
+        code, tx = result.code, result.tx
+        if code is not Code.OK or tx is None:
             return CheckTxResponse(code=code, log=code.name.lower())
-        tx = decode_tx(request.tx)
+        known.keep(request.tx, tx)
         lane = Lane(result.lane)
         match tx.body:
             case Report(epoch=epoch):
@@ -205,18 +176,17 @@ class LedgerApplication:
             case Accept(lease=lease):
                 replay_key = b"accept" + lease
             case _:
-                account = read(self.state, keys.account_key(result.sender), Account)
                 return CheckTxResponse(
                     code=code,
                     lane=lane,
-                    sender=result.sender,
-                    nonce=result.nonce,
-                    next_nonce=account.nonce if account else 0,
-                    priority=result.fee,
+                    sender=tx.sender,
+                    nonce=tx.nonce,
+                    next_nonce=result.next_nonce,
+                    priority=tx.fee,
                     valid_until=tx.valid_until,
                 )
         return CheckTxResponse(
-            code=code, lane=lane, sender=result.sender, replay_key=replay_key, valid_until=tx.valid_until
+            code=code, lane=lane, sender=tx.sender, replay_key=replay_key, valid_until=tx.valid_until
         )
 
     def prepare_proposal(self, request: abci.PrepareProposalRequest) -> abci.PrepareProposalResponse:
@@ -240,7 +210,7 @@ class LedgerApplication:
 
     def _propose(self, request: abci.PrepareProposalRequest, first: bytes) -> abci.PrepareProposalResponse:
         block = _block(request, [first, *request.txs])
-        kept, result = propose_block(self.state, block, self._signatures.verify_decided)
+        kept, result = propose_block(self.state, block, self._signatures.verify_decided, self._known.find)
         self._proposed = (_block(request, kept), result)
         return abci.PrepareProposalResponse(tuple(kept))
 
@@ -273,9 +243,9 @@ class LedgerApplication:
         if proposed is not None and proposed[0] == block and self.state.height == block.height - 1:
             result = proposed[1]  # our own proposal, executed when it was composed
         else:
-            result = execute_block(self.state, block, self._signatures.verify_decided)
+            result = execute_block(self.state, block, self._signatures.verify_decided, self._known.find)
         app_hash = self.state.stage(request.height, result.changes)
-        self._staged_height = request.height
+        self._staged_height, self._staged_txs = request.height, block.txs
         updates = tuple(abci.Validator(key, power) for key, power in result.validator_updates)
         return FinalizeBlockResponse(_results(result), app_hash, updates)
 
@@ -286,6 +256,8 @@ class LedgerApplication:
             StorageError: it is not; the version before stands.
         """
         self.state.commit()
+        self._known.forget(self._staged_txs)
+        self._staged_txs = []
         retain = max(self._staged_height - self._keep_blocks + 1, 0) if self._keep_blocks else 0
         if self._state_sync is not None:
             self._state_sync.committed()

@@ -97,16 +97,18 @@ class _Used:
 
     def fits(self, entry: Entry, *, only_share: bool = False) -> bool:
         """Whether an entry fits into its lane's share, or (unless only_share) into what nobody has reserved."""
+        own = entry.check.lane
+        share, used = self._shares[own], self._used[own]
+        if used[0] < share.txs and used[1] + entry.size <= share.bytes:
+            return True
+        if only_share:
+            return False
         over_txs = over_bytes = 0
         for lane, share in self._shares.items():
-            mine = lane is entry.check.lane
-            txs = self._used[lane][0] + mine
-            size = self._used[lane][1] + mine * entry.size
-            if mine and txs <= share.txs and size <= share.bytes:
-                return True
-            over_txs += max(0, txs - share.txs)
-            over_bytes += max(0, size - share.bytes)
-        return not only_share and over_txs <= self._free.txs and over_bytes <= self._free.bytes
+            mine = lane is own
+            over_txs += max(0, self._used[lane][0] + mine - share.txs)
+            over_bytes += max(0, self._used[lane][1] + mine * entry.size - share.bytes)
+        return over_txs <= self._free.txs and over_bytes <= self._free.bytes
 
 
 class _Sender:
@@ -316,6 +318,8 @@ class Mempool:
     def _make_room(self, entry: Entry) -> list[Entry] | None:
         """Remove cheaper entries of the lane until one fits; None, and nothing changed, when it cannot."""
         victims: list[Entry] = []
+        if self._used.fits(entry):
+            return victims
         can_go = self._can_go(entry)
         while not self._used.fits(entry):
             # What waits behind a gap pays nothing for waiting, whatever it offers: it keeps nobody out.
@@ -341,7 +345,7 @@ class Mempool:
         nonce, sender = entry.check.nonce, self._senders.get(entry.check.sender)
         if nonce is None or sender is None:
             return nonce is None or nonce == entry.check.next_nonce
-        return all(before in sender.by_nonce for before in range(sender.next_nonce, nonce))
+        return all(map(sender.by_nonce.__contains__, range(sender.next_nonce, nonce)))
 
     def _stuck_of(self, lane: Lane) -> Entry | None:
         """Give the last transaction of a sender that waits behind a gap."""

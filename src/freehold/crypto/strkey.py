@@ -7,6 +7,7 @@ Spec: docs/spec/keys.md. Source: SEP-0023.
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import Final
 
 from freehold.base.errors import InvalidInputError, check
@@ -15,9 +16,11 @@ _PAYLOAD_BYTES: Final = 32
 _TEXT_LENGTH: Final = 56
 _ACCOUNT: Final = 6 << 3  # "G"
 _SEED: Final = 18 << 3  # "S"
+MAX_REMEMBERED: Final = 8_192  # accounts' texts: the same ones are told of again and again; never seeds
 _LETTERS: Final = {_ACCOUNT: "G", _SEED: "S"}
 
 
+@lru_cache(MAX_REMEMBERED)
 def encode_account(public: bytes) -> str:
     """Write a 32-byte public key as `G...`."""
     return _encode(_ACCOUNT, public)

@@ -4,6 +4,7 @@ Invariants: a refused transaction changes nothing and pays nothing; the same sta
 changes everywhere; cheap checks come before signatures, signatures before rules. Spec: docs/spec/transactions.md.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
@@ -30,7 +31,6 @@ from freehold.ledger.transactions import (
     Tx,
     beacon_signing_bytes,
     received_signing_bytes,
-    tx_id,
 )
 from freehold.ledger.validator_sets import set_at
 from freehold.ledger.votes import Misbehavior, Vote
@@ -39,6 +39,9 @@ MAX_NONCES_AHEAD: Final = 1_024
 _BEACON_PREFIX: Final = encode(BeaconTx(0, b""))[:8]
 _MAX_BEACON_BYTES: Final = 128
 _DECODE_CODES: Final = {"oversized": Code.OVERSIZED}
+
+# Gives a transaction by its bytes, if it was decoded before and all its signatures were found good.
+Find = Callable[[bytes], Tx | None]
 
 
 class Lane(IntEnum):
@@ -49,15 +52,20 @@ class Lane(IntEnum):
     USERS = 2  # ordered by fee across senders, by nonce within one
 
 
-class CheckResult(msgspec.Struct, frozen=True):
-    """What the mempool needs to know of a transaction."""
+class CheckResult(msgspec.Struct, frozen=True, gc=False):
+    """What the mempool needs to know of a transaction.
+
+    Attributes:
+        code: `OK` if it may wait.
+        lane: where.
+        tx: itself, where its bytes are a transaction of the rules in force; with valid signatures if it is `OK`.
+        next_nonce: its sender's in the state; 0 where none is needed.
+    """
 
     code: Code
-    lane: Lane
-    sender: bytes
-    nonce: int
-    fee: int
-    tx_id: bytes
+    lane: Lane = Lane.USERS
+    tx: Tx | None = None
+    next_nonce: int = 0
 
 
 class BlockInput(msgspec.Struct, frozen=True):
@@ -131,22 +139,30 @@ def _read_beacon(view: View, block: BlockInput, verify: Verify) -> bytes | Code:
     return beacon_value(params.chain_id, block.height, tx.signature)
 
 
-def execute_block(view: View, block: BlockInput, verify: Verify) -> BlockResult:
+def nothing_known(_: bytes) -> Tx | None:
+    """Find nothing: everything is decoded and verified."""
+    return None
+
+
+def execute_block(view: View, block: BlockInput, verify: Verify, find: Find = nothing_known) -> BlockResult:
     """Execute a decided block.
 
     Args:
         view: the state after the block before.
         block: height and time follow those of the state.
         verify: checks a signature (public key, message, signature); the shell may remember those it checked before.
+        find: gives the transactions that the shell remembers.
 
     Raises:
         LocalProtocolError: a block without a valid beacon was decided, or its rules are unknown.
         InvariantError: height or time do not follow.
     """
-    return _execute(view, block, verify, is_proposal=False)[1]
+    return _execute(view, block, verify, find, is_proposal=False)[1]
 
 
-def propose_block(view: View, block: BlockInput, verify: Verify) -> tuple[list[bytes], BlockResult]:
+def propose_block(
+    view: View, block: BlockInput, verify: Verify, find: Find = nothing_known
+) -> tuple[list[bytes], BlockResult]:
     """Execute a block that its proposer is composing, and leave out the transactions that are refused.
 
     A refused transaction changes nothing and pays nothing, so without this one balance could fill blocks for free; and
@@ -156,6 +172,7 @@ def propose_block(view: View, block: BlockInput, verify: Verify) -> tuple[list[b
         view: the state after the block before.
         block: its first transaction is the beacon.
         verify: checks a signature.
+        find: as for `execute_block`.
 
     Returns:
         The block's transactions, and what `execute_block` gives for them.
@@ -164,10 +181,12 @@ def propose_block(view: View, block: BlockInput, verify: Verify) -> tuple[list[b
         LocalProtocolError: the beacon is not valid, or the block's rules are unknown.
         InvariantError: height or time do not follow.
     """
-    return _execute(view, block, verify, is_proposal=True)
+    return _execute(view, block, verify, find, is_proposal=True)
 
 
-def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool) -> tuple[list[bytes], BlockResult]:
+def _execute(
+    view: View, block: BlockInput, verify: Verify, find: Find, *, is_proposal: bool
+) -> tuple[list[bytes], BlockResult]:
     beacon = _read_beacon(view, block, verify)
     if isinstance(beacon, Code):
         raise LocalProtocolError(
@@ -182,8 +201,9 @@ def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool
     fees = 0
     for data in block.txs[1:]:
         ctx.events, ctx.data = [], b""
-        tx = _read_tx(data, rules)
-        code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx, data)
+        known = find(data)
+        tx = _read_tx(data, rules, known)
+        code = tx if isinstance(tx, Code) else _apply(ctx, rules, tx, data, is_signed=known is not None)
         if code or isinstance(tx, Code):
             ctx.state.rollback()
             if not is_proposal:
@@ -199,7 +219,7 @@ def _execute(view: View, block: BlockInput, verify: Verify, *, is_proposal: bool
     return kept, BlockResult(results, ctx.state.changes(), ctx.validator_updates)
 
 
-def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResult:
+def check_tx(view: View, data: bytes, height: int, verify: Verify, find: Find = nothing_known) -> CheckResult:
     """Check a transaction for the mempool against the newest state.
 
     One whose nonce is its sender's next (or that needs none) is tried out as a whole; a later nonce is checked as far
@@ -210,21 +230,27 @@ def check_tx(view: View, data: bytes, height: int, verify: Verify) -> CheckResul
         data: from outside.
         height: of the block in which it could be included.
         verify: checks a signature.
+        find: as for `execute_block`.
     """
-    identity = tx_id(data)
     rules = rules_at(load_params(view)[0], height)
-    tx = _read_tx(data, rules)
+    known = find(data)
+    tx = _read_tx(data, rules, known)
     if isinstance(tx, Code):
-        return CheckResult(tx, Lane.USERS, b"", 0, 0, identity)
-    lane = Lane.REPORTS if isinstance(tx.body, FREE_BODIES) else Lane.USERS
+        return CheckResult(tx)
     totals = read(view, keys.TOTALS, Totals)
     ctx = Context(view, height=height, time_ms=totals.time_ms if totals else 0, verify=verify)
-    code = _apply(ctx, rules, tx, data, is_check=True)
-    return CheckResult(code, lane, tx.sender, tx.nonce, tx.fee, identity)
+    code = _apply(ctx, rules, tx, data, is_check=True, is_signed=known is not None)
+    if isinstance(tx.body, FREE_BODIES):
+        return CheckResult(code, Lane.REPORTS, tx)
+    ctx.state.rollback()
+    account = ctx.state.get(keys.account_key(tx.sender), Account)
+    return CheckResult(code, Lane.USERS, tx, account.nonce if account is not None else 0)
 
 
-def _read_tx(data: bytes, rules: RuleSet) -> Tx | Code:
+def _read_tx(data: bytes, rules: RuleSet, known: Tx | None) -> Tx | Code:
     """Decode a transaction; a body of later rules gets the code that a program without them gives."""
+    if known is not None:
+        return known if type(known.body) in rules.processes else Code.UNDECODABLE
     if data.startswith(_BEACON_PREFIX):
         return Code.MISPLACED_BEACON
     try:
@@ -241,8 +267,17 @@ def _charge(tx: Tx) -> int:
     return 0 if isinstance(tx.body, Claim) else tx.fee
 
 
-def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_check: bool = False) -> Code:
-    """Authorise a transaction and execute its body in the context's open transaction."""
+def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_signed: bool, is_check: bool = False) -> Code:
+    """Authorise a transaction and execute its body in the context's open transaction.
+
+    Args:
+        ctx: of its block.
+        rules: in force.
+        tx: the transaction.
+        data: its bytes.
+        is_signed: whether its signatures were found good before; who had to sign is asked all the same.
+        is_check: a later nonce than the sender's next is no fault.
+    """
     process = rules.processes[type(tx.body)]
     if tx.chain_id != ctx.chain_id:
         return Code.WRONG_CHAIN
@@ -253,12 +288,13 @@ def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_check: bool 
     if len(tx.sender) != ID_BYTES:
         return Code.BAD_FIELD
     if isinstance(tx.body, FREE_BODIES):
-        code = _authorise_free(ctx, tx, data)
+        code = _authorise_free(ctx, tx) or (Code.OK if is_signed else _verify_all(ctx, tx, data))
         return code or process(ctx, tx, tx.body)
     account = ctx.state.get(keys.account_key(tx.sender), Account)
     if account is None:
         return Code.UNKNOWN_ACCOUNT
-    code = _check_paid(ctx, tx, account, is_check=is_check) or _check_signatures(ctx, tx, data, account)
+    code = _check_paid(ctx, tx, account, is_check=is_check) or _check_signers(tx, account)
+    code = code or (Code.OK if is_signed else _verify_all(ctx, tx, data))
     if code:
         return code
     if tx.nonce != account.nonce:
@@ -277,7 +313,7 @@ def _apply(ctx: Context, rules: RuleSet, tx: Tx, data: bytes, *, is_check: bool 
     return process(ctx, tx, tx.body)
 
 
-def _authorise_free(ctx: Context, tx: Tx, data: bytes) -> Code:
+def _authorise_free(ctx: Context, tx: Tx) -> Code:
     """A free body is signed by its sender's own key alone, and carries neither nonce nor fee."""
     if tx.nonce:
         return Code.WRONG_NONCE
@@ -287,7 +323,7 @@ def _authorise_free(ctx: Context, tx: Tx, data: bytes) -> Code:
         return Code.BAD_SIGNATURE
     if ctx.state.get(keys.node_key(tx.sender), Node) is None:
         return Code.UNKNOWN_NODE  # before the signature: checking one for nobody would be free work for strangers
-    return _verify_all(ctx, tx, data)
+    return Code.OK
 
 
 def _check_paid(ctx: Context, tx: Tx, account: Account, *, is_check: bool) -> Code:
@@ -301,12 +337,11 @@ def _check_paid(ctx: Context, tx: Tx, account: Account, *, is_check: bool) -> Co
     return Code.OK if tx.fee <= account.balance - account.reserved else Code.INSUFFICIENT_BALANCE
 
 
-def _check_signatures(ctx: Context, tx: Tx, data: bytes, account: Account) -> Code:
-    """Check that signers of enough weight signed, each validly, and nobody else did."""
+def _check_signers(tx: Tx, account: Account) -> Code:
+    """Check that signers of enough weight signed, and nobody else did."""
     if not account.threshold:
-        if len(tx.signatures) != 1 or tx.signatures[0][0] != tx.sender:
-            return Code.BAD_SIGNATURE
-        return _verify_all(ctx, tx, data)
+        own = len(tx.signatures) == 1 and tx.signatures[0][0] == tx.sender
+        return Code.OK if own else Code.BAD_SIGNATURE
     if len(tx.signatures) > MAX_SIGNERS:
         return Code.TOO_MANY
     signers = dict(account.signers)
@@ -318,7 +353,7 @@ def _check_signatures(ctx: Context, tx: Tx, data: bytes, account: Account) -> Co
             return Code.BAD_SIGNATURE
         previous = key
         total += signers[key]
-    return Code.NOT_ENOUGH_WEIGHT if total < account.threshold else _verify_all(ctx, tx, data)
+    return Code.NOT_ENOUGH_WEIGHT if total < account.threshold else Code.OK
 
 
 def _verify_all(ctx: Context, tx: Tx, data: bytes) -> Code:

@@ -28,6 +28,7 @@ M = TypeVar("M", bound="Message")
 _U64 = 1 << 64
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+_SHORT_VARINTS = [bytes((value,)) for value in range(0x80)]  # nearly all tags and lengths
 
 
 class Kind(IntEnum):
@@ -107,9 +108,9 @@ def encode_varint(value: int) -> bytes:
     Args:
         value: 0 <= value < 2^64.
     """
-    if value < 0x80:
-        check(value >= 0, "varint_not_negative", value=value)
-        return bytes((value,))
+    if 0 <= value < 0x80:
+        return _SHORT_VARINTS[value]
+    check(value >= 0, "varint_not_negative", value=value)
     check(value < _U64, "varint_in_range", value=value)
     out = bytearray()
     while value >= 0x80:
@@ -168,8 +169,10 @@ _RANGES: dict[Kind, tuple[int, int]] = {
 
 def _encode(message: Message) -> bytes:
     out = bytearray()
-    for field in message.FIELDS:
-        _ENCODERS[field.kind](out, field, getattr(message, field.name))
+    for name, tag, field, write in _writers(type(message)):
+        value = getattr(message, name)
+        if value or field.kind in _WRITTEN_EMPTY:
+            write(out, tag, field, value)
     return bytes(out)
 
 
@@ -179,59 +182,47 @@ def _checked(field: Field, value: int) -> int:
     return value
 
 
-def _put(out: bytearray, field: Field, data: bytes) -> None:
-    out += encode_varint(field.number << 3 | _LENGTH)
+def _put(out: bytearray, tag: bytes, _: Field, data: bytes) -> None:
+    out += tag
     out += encode_varint(len(data))
     out += data
 
 
-def _put_integer(out: bytearray, field: Field, value: int) -> None:
-    if value:
-        out += encode_varint(field.number << 3 | _VARINT)
-        out += encode_varint(_checked(field, int(value)) % _U64)
+def _put_integer(out: bytearray, tag: bytes, field: Field, value: int) -> None:
+    out += tag
+    out += encode_varint(_checked(field, int(value)) % _U64)
 
 
-def _put_fixed(out: bytearray, field: Field, value: int) -> None:
-    if value:
-        out += encode_varint(field.number << 3 | _FIXED64)
-        out += _checked(field, value).to_bytes(8, "little", signed=True)
+def _put_fixed(out: bytearray, tag: bytes, field: Field, value: int) -> None:
+    out += tag
+    out += _checked(field, value).to_bytes(8, "little", signed=True)
 
 
-def _put_bytes(out: bytearray, field: Field, value: bytes) -> None:
-    if value:
-        _put(out, field, value)
+def _put_string(out: bytearray, tag: bytes, field: Field, value: str) -> None:
+    _put(out, tag, field, value.encode())
 
 
-def _put_string(out: bytearray, field: Field, value: str) -> None:
-    if value:
-        _put(out, field, value.encode())
+def _put_message(out: bytearray, tag: bytes, field: Field, value: Message) -> None:
+    _put(out, tag, field, _encode(value))
 
 
-def _put_message(out: bytearray, field: Field, value: Message) -> None:
-    _put(out, field, _encode(value))
-
-
-def _put_optional(out: bytearray, field: Field, value: Message | None) -> None:
-    if value is not None:
-        _put(out, field, _encode(value))
-
-
-def _put_messages(out: bytearray, field: Field, value: tuple[Message, ...]) -> None:
+def _put_messages(out: bytearray, tag: bytes, field: Field, value: tuple[Message, ...]) -> None:
     for item in value:
-        _put(out, field, _encode(item))
+        _put(out, tag, field, _encode(item))
 
 
-def _put_repeated_bytes(out: bytearray, field: Field, value: tuple[bytes, ...]) -> None:
+def _put_repeated_bytes(out: bytearray, tag: bytes, field: Field, value: tuple[bytes, ...]) -> None:
     for item in value:
-        _put(out, field, item)
+        _put(out, tag, field, item)
 
 
-def _put_packed(out: bytearray, field: Field, value: tuple[int, ...]) -> None:
-    if value:
-        _put(out, field, b"".join(encode_varint(_checked(field, item) % _U64) for item in value))
+def _put_packed(out: bytearray, tag: bytes, field: Field, value: tuple[int, ...]) -> None:
+    _put(out, tag, field, b"".join(encode_varint(_checked(field, item) % _U64) for item in value))
 
 
-_ENCODERS: dict[Kind, Callable[[bytearray, Field, Any], None]] = {
+_Write = Callable[[bytearray, bytes, Field, Any], None]
+
+_ENCODERS: dict[Kind, _Write] = {
     Kind.UINT32: _put_integer,
     Kind.UINT64: _put_integer,
     Kind.INT32: _put_integer,
@@ -239,15 +230,26 @@ _ENCODERS: dict[Kind, Callable[[bytearray, Field, Any], None]] = {
     Kind.ENUM: _put_integer,
     Kind.BOOL: _put_integer,
     Kind.SFIXED64: _put_fixed,
-    Kind.BYTES: _put_bytes,
+    Kind.BYTES: _put,
     Kind.STRING: _put_string,
     Kind.ONEOF_BYTES: _put,
     Kind.MESSAGE: _put_message,
-    Kind.OPTIONAL: _put_optional,
+    Kind.OPTIONAL: _put_message,
     Kind.REPEATED: _put_messages,
     Kind.REPEATED_BYTES: _put_repeated_bytes,
     Kind.REPEATED_INT32: _put_packed,
 }
+_WRITTEN_EMPTY = (Kind.ONEOF_BYTES, Kind.MESSAGE)  # every other kind leaves out its default
+
+
+@cache
+def _writers(kind: type[Message]) -> list[tuple[str, bytes, Field, _Write]]:
+    """The fields of a message with their tags and how they are written."""
+    return [
+        (field.name, encode_varint(field.number << 3 | _WIRE_TYPES[field.kind]), field, _ENCODERS[field.kind])
+        for field in kind.FIELDS
+    ]
+
 
 # --- decoding -------------------------------------------------------------------------------------------------------
 

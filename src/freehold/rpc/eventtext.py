@@ -29,8 +29,7 @@ def event_text(kind: str, data: bytes) -> BlockEvent:
     except msgspec.DecodeError as error:
         check(False, "block_event_decodes", kind=kind, error=str(error))
         raise
-    fields = {field.name: getattr(event, field.name) for field in msgspec.structs.fields(event)}
-    return BlockEvent(kind, {name: _text(name, value) for name, value in fields.items()})
+    return BlockEvent(kind, {name: _text(name, getattr(event, name)) for name in event.__struct_fields__})
 
 
 def _text(name: str, value: Any) -> str:

@@ -40,7 +40,7 @@ class FrameBuffer:
         self._data = bytearray()
         self._max_bytes = max_bytes
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
         """Take in bytes and give the frames that are whole now, without their length.
 
         Raises:

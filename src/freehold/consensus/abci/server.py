@@ -1,8 +1,13 @@
 """The unix socket on which the engine finds its application.
 
-Each connection's responses leave in the order of its requests, whatever finishes first. Consensus runs on one thread
-of its own, one request at a time; transactions are checked in batches on other threads; queries on one more, so that
-neither keeps a block waiting. A connection reads no further while too much of it is unanswered.
+Each connection has a thread of its own, which reads, answers in the order of the requests, and writes; the engine's
+four keep consensus, checks, queries and snapshots apart, so that none of them keeps a block waiting. Requests of
+consensus are answered one at a time, also while an engine is being replaced.
+
+Answers are written, and whatever has arrived meanwhile is read, after every few requests. v0.38.25's client lets a
+timer of 20 ns run for as long as it waits to write (`flushThrottleMS` in abci/client/socket_client.go), so an
+application that leaves its socket full costs its engine a core. A connection reads no further while too much of it is
+unanswered.
 
 A defect, a broken invariant or a full disk is answered with an exception, after which nothing is answered: the server
 has halted and `wait_halted` tells why. Malformed frames, which only a foreign program sends, end their connection and
@@ -12,40 +17,41 @@ halt too: the engine must not be left waiting.
 import asyncio
 import contextlib
 import logging
+import socket
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Final
 
-from freehold.base.errors import FreeholdError, InvalidInputError
+from freehold.base.errors import CodecError, FreeholdError, InvalidInputError
 from freehold.consensus.abci.framing import FrameBuffer, decode_request, encode_response
 from freehold.consensus.abci.messages import (
-    Request,
     RequestCheckTx,
     RequestEcho,
     RequestFlush,
     RequestListSnapshots,
     RequestLoadSnapshotChunk,
     RequestQuery,
-    Response,
     ResponseException,
 )
 from freehold.consensus.abci.service import AbciService
 from freehold.consensus.errors import EngineStoppedError
 
 MAX_CONNECTIONS: Final = 16  # four of the engine, and those of one that is being replaced
-READ_BYTES: Final = 64 * 1024
-MAX_UNANSWERED_READS: Final = 16  # each of at most READ_BYTES, so of some 16,000 requests
-CHECK_THREADS: Final = 2
-BATCH_TXS: Final = 128
+READ_BYTES: Final = 256 * 1024  # more than a unix socket holds
+MAX_UNANSWERED_BYTES: Final = 1024 * 1024  # beyond which no further request is read
+SLICE: Final = 32  # requests that are answered before their answers are written
 MAX_SOCKET_PATH_BYTES: Final = 100
-ACCEPT_TURNS: Final = 3  # of the loop, which has a connection for so long before `_connected` hears of it
-_ON_LOOP: Final = (RequestEcho, RequestFlush)
-_QUERIES: Final = (RequestQuery, RequestListSnapshots, RequestLoadSnapshotChunk)  # peers ask: blocks do not wait
-
-Answer = bytes | asyncio.Future[bytes]  # a response as it goes to the engine
-Answers = asyncio.Queue[list[Answer] | None]  # what one read asked for, in order
+# From any thread; the rest is consensus.
+_ANY_TIME: Final = (
+    RequestCheckTx,
+    RequestFlush,
+    RequestEcho,
+    RequestQuery,
+    RequestListSnapshots,
+    RequestLoadSnapshotChunk,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +59,12 @@ log = logging.getLogger(__name__)
 class AbciServer:
     """Serves an application to one engine; used from one event loop."""
 
-    def __init__(self, service: AbciService, path: Path, *, told: Callable[[Request], None] = lambda _: None) -> None:
+    def __init__(self, service: AbciService, path: Path) -> None:
         """Bind the parts; `start` must follow.
 
         Args:
             service: what answers.
             path: of the socket; at most 100 bytes long, a limit of the system.
-            told: called with each request before it is answered.
 
         Raises:
             InvalidInputError: the path is too long.
@@ -72,47 +77,49 @@ class AbciServer:
             )
         self._service = service
         self._path = path
-        self._told = told
-        self._consensus = ThreadPoolExecutor(1, "abci-consensus")
-        self._queries = ThreadPoolExecutor(1, "abci-query")
-        self._check_threads = ThreadPoolExecutor(CHECK_THREADS, "abci-check")
-        self._checks: deque[tuple[RequestCheckTx, asyncio.Future[bytes]]] = deque()
-        self._checking: set[asyncio.Task[None]] = set()
-        self._draining = 0  # of those, how many will look at `_checks` again; a task leaves the set later than that
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._lock = Lock()  # of what follows
+        self._connections: dict[socket.socket, Thread] = {}
+        self._reason: FreeholdError | None = None
+        self._consensus = Lock()
+        self._listening: socket.socket | None = None
         self._is_stopping = False
         self._halted: asyncio.Future[FreeholdError] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
         """Begin to listen; a socket that an earlier run left behind is replaced."""
-        self._halted = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._halted = self._loop.create_future()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
-        self._server = await asyncio.start_unix_server(self._connected, self._path)
-        self._path.chmod(0o600)
+        listening = self._listening = socket.socket(socket.AF_UNIX)
+        listening.setblocking(False)
+        listening.bind(str(self._path))
+        self._path.chmod(0o600)  # before anyone can be taken in
+        listening.listen(MAX_CONNECTIONS)
+        self._loop.add_reader(listening.fileno(), self._accept)
 
     async def stop(self) -> None:
         """Close the socket and let requests that are being answered end; the application is not closed."""
         self._is_stopping = True
-        if self._server is not None:
-            for listening in self._server.sockets:  # before it closes: what is accepted already fails on a closed one
-                asyncio.get_running_loop().remove_reader(listening.fileno())
-            for _ in range(ACCEPT_TURNS):
-                await asyncio.sleep(0)
-            self._server.close()
-        for task in (*self._connections, *self._checking):
-            task.cancel()
-        await asyncio.gather(*self._connections, *self._checking, return_exceptions=True)
-        for pool in (self._consensus, self._queries, self._check_threads):
-            await asyncio.to_thread(pool.shutdown)
+        if self._loop is not None and self._listening is not None:
+            self._loop.remove_reader(self._listening.fileno())
+            self._listening.close()
+            self._listening = None
+        with self._lock:
+            open_now = list(self._connections.items())
+            for peer, _ in open_now:  # the lock keeps its thread from closing it before
+                with contextlib.suppress(OSError):
+                    peer.shutdown(socket.SHUT_RDWR)
+        for _, thread in open_now:
+            await asyncio.to_thread(thread.join)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
     @property
     def halted(self) -> FreeholdError | None:
         """Why nothing is answered any more; None while all is well."""
-        return self._halted.result() if self._halted is not None and self._halted.done() else None
+        return self._reason
 
     async def wait_halted(self) -> FreeholdError:
         """Wait until the application cannot go on, and give the reason."""
@@ -120,129 +127,52 @@ class AbciServer:
             raise EngineStoppedError("the server is not started", code="engine_stopped")
         return await asyncio.shield(self._halted)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection in within the very turn that accepted it, so that `stop` knows of it."""
-        if self._is_stopping or len(self._connections) >= MAX_CONNECTIONS or self.halted is not None:
-            writer.close()
+    def _accept(self) -> None:
+        if self._listening is None:
             return
-        task = asyncio.create_task(self._converse(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(lambda _: writer.close())  # also when it was cancelled before it began
-        task.add_done_callback(self._connections.discard)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers: Answers = asyncio.Queue(MAX_UNANSWERED_READS)
-        reading = asyncio.create_task(self._read(reader, answers))
-        writing = asyncio.create_task(self._write(answers, writer))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done():
-                await answers.put(None)
-                await writing
-        except asyncio.CancelledError:
-            log.debug("a connection is closed while the server stops")
+            peer, _ = self._listening.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        peer.setblocking(True)
+        with self._lock:
+            if self._is_stopping or len(self._connections) >= MAX_CONNECTIONS or self._reason is not None:
+                peer.close()
+                return
+            thread = Thread(target=self._converse, args=(peer,), name=f"abci-{peer.fileno()}", daemon=True)
+            self._connections[peer] = thread
+        thread.start()
+
+    def _converse(self, peer: socket.socket) -> None:
+        """Answer one connection until it, or the server, ends."""
+        try:
+            _Conversation(peer, self._answer, self._is_over).run()
+        except OSError as error:
+            log.debug("a connection of the engine ended: %s", error)
         finally:
-            reading.cancel()
-            writing.cancel()
-            for outcome in await asyncio.gather(reading, writing, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    log.debug("a connection of the engine ended: %s", outcome)
-            while not answers.empty():  # nobody waits for these any more; what failed is in the log if it halted us
-                for answer in answers.get_nowait() or ():
-                    if isinstance(answer, asyncio.Future):
-                        answer.add_done_callback(_forget)
-            await _close(writer)
+            with self._lock:
+                del self._connections[peer]
+                peer.close()
 
-    async def _read(self, reader: asyncio.StreamReader, answers: Answers) -> None:
-        buffer = FrameBuffer()
-        while data := await reader.read(READ_BYTES):
-            asked: list[Answer] = []
-            try:
-                for frame in buffer.feed(data):
-                    asked.append(self._answer(decode_request(frame)))
-            except FreeholdError as error:
-                failed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-                failed.set_exception(error)
-                await answers.put([*asked, failed])
-                return
-            if asked:
-                await answers.put(asked)
+    def _is_over(self) -> bool:
+        return self._is_stopping or self._reason is not None
 
-    async def _write(self, answers: Answers, writer: asyncio.StreamWriter) -> None:
-        while (asked := await answers.get()) is not None:
-            ready = bytearray()
-            for answer in asked:
-                if isinstance(answer, asyncio.Future) and not answer.done() and ready:
-                    writer.write(bytes(ready))
-                    ready.clear()
-                ready += await self._outcome(answer)
-                if self.halted is not None:
-                    break
-            writer.write(bytes(ready))
-            await writer.drain()
-            if self.halted is not None:
-                return
-
-    async def _outcome(self, answer: Answer) -> bytes:
-        """Wait for an answer; whatever failed, the engine is told, and nothing goes on."""
-        if not isinstance(answer, asyncio.Future):
-            return answer
+    def _answer(self, frame: bytes | CodecError) -> bytes:
+        """Answer a request; whatever fails, the engine is told, and nothing goes on."""
         try:
-            return await answer
-        except asyncio.CancelledError:
-            raise
+            if self._reason is not None:
+                raise self._reason
+            if isinstance(frame, CodecError):
+                raise frame
+            request = decode_request(frame)
+            if isinstance(request, _ANY_TIME):
+                return encode_response(self._service.handle(request))
+            with self._consensus:
+                return encode_response(self._service.handle(request))
         except BaseException as error:
             return encode_response(ResponseException(self._halt(error).message[:1_000]))
 
-    def _answer(self, request: Request) -> Answer:
-        loop = asyncio.get_running_loop()
-        self._told(request)
-        if (reason := self.halted) is not None:
-            raise reason
-        if isinstance(request, RequestCheckTx):
-            waiting: asyncio.Future[bytes] = loop.create_future()
-            self._checks.append((request, waiting))
-            if self._draining < CHECK_THREADS:
-                self._draining += 1
-                task = asyncio.create_task(self._drain_checks())
-                self._checking.add(task)
-                task.add_done_callback(self._checking.discard)
-            return waiting
-        if isinstance(request, _ON_LOOP):
-            return self._handle(request)
-        pool = self._queries if isinstance(request, _QUERIES) else self._consensus
-        return loop.run_in_executor(pool, self._handle, request)
-
-    def _handle(self, request: Request) -> bytes:
-        return encode_response(self._service.handle(request))
-
-    async def _drain_checks(self) -> None:
-        try:
-            while self._checks:
-                await self._check_batch([self._checks.popleft() for _ in range(min(BATCH_TXS, len(self._checks)))])
-        finally:
-            self._draining -= 1
-
-    async def _check_batch(self, batch: list[tuple[RequestCheckTx, asyncio.Future[bytes]]]) -> None:
-        requests = [request for request, _ in batch]
-        try:
-            responses = await asyncio.get_running_loop().run_in_executor(
-                self._check_threads, _check_all, self._service.check, requests
-            )
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # told to the engine in its turn, by `_write`
-            for _, waiting in batch:
-                if not waiting.done():
-                    waiting.set_exception(error)
-            return
-        for (_, waiting), response in zip(batch, responses, strict=True):
-            if not waiting.done():
-                waiting.set_result(response)
-
     def _halt(self, error: BaseException) -> FreeholdError:
-        if (reason := self.halted) is not None:
-            return reason
         reason = (
             error
             if isinstance(error, FreeholdError)
@@ -252,23 +182,57 @@ class AbciServer:
                 hint="keep the data folder and the log, they show what is broken",
             )
         )
+        with self._lock:
+            if self._reason is not None:
+                return self._reason
+            self._reason = reason
         log.error("halted at height %d: %s", self._service.height, reason.message, exc_info=error)
-        if self._halted is not None:
-            self._halted.set_result(reason)
+        if self._loop is not None and self._halted is not None:
+            self._loop.call_soon_threadsafe(self._halted.set_result, reason)
         return reason
 
 
-def _check_all(check: Callable[[RequestCheckTx], Response], requests: list[RequestCheckTx]) -> list[bytes]:
-    return [encode_response(check(request)) for request in requests]
+class _Conversation:
+    """Requests of one connection that wait, and their answers; for one thread."""
 
+    def __init__(
+        self, peer: socket.socket, answer: Callable[[bytes | CodecError], bytes], is_over: Callable[[], bool]
+    ) -> None:
+        self._peer = peer
+        self._answer = answer
+        self._is_over = is_over
+        self._frames = FrameBuffer()
+        self._room = bytearray(READ_BYTES)
+        self._waiting: deque[bytes | CodecError] = deque()
+        self._waiting_bytes = 0
 
-def _forget(answer: asyncio.Future[bytes]) -> None:
-    if not answer.cancelled():
-        answer.exception()
+    def run(self) -> None:
+        """Go on until the peer has closed, or all is over."""
+        while self._read(0):
+            while self._waiting:
+                self._peer.sendall(b"".join(self._answer_some()))
+                if self._is_over():
+                    return
+                if self._waiting_bytes < MAX_UNANSWERED_BYTES:
+                    with contextlib.suppress(BlockingIOError):
+                        self._read(socket.MSG_DONTWAIT)
 
+    def _read(self, flags: int) -> bool:
+        """Take in what has arrived; False when the peer has closed."""
+        count = self._peer.recv_into(self._room, READ_BYTES, flags)
+        try:
+            for frame in self._frames.feed(self._room[:count]):
+                self._waiting.append(frame)
+                self._waiting_bytes += len(frame)
+        except CodecError as error:
+            self._waiting.append(error)  # told in its turn
+        return count > 0
 
-async def _close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection and wait until it is; an engine that is gone already is fine."""
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    def _answer_some(self) -> Iterator[bytes]:
+        for _ in range(min(SLICE, len(self._waiting))):
+            frame = self._waiting.popleft()
+            if not isinstance(frame, CodecError):
+                self._waiting_bytes -= len(frame)
+            yield self._answer(frame)
+            if self._is_over():
+                return

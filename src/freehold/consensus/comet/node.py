@@ -15,7 +15,6 @@ from typing import Final
 from freehold.base.errors import InvalidInputError, check
 from freehold.base.presets import Preset
 from freehold.consensus.abci.following import Clock, Follower
-from freehold.consensus.abci.messages import Request
 from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import AbciService
 from freehold.consensus.application import Application
@@ -52,7 +51,6 @@ class CometNode:
         program: Path | None = None,
         preset: Preset | None = None,
         make_application: Callable[[OperatorHome], tuple[Application, Callable[[], int]]] | None = None,
-        told: Callable[[Request], None] = lambda _: None,
         follower: Follower | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -63,7 +61,6 @@ class CometNode:
             program: the engine; the installed one when None.
             preset: gives the pace; that of genesis when None.
             make_application: opens the application and says how to read its newest block time; the ledger when None.
-            told: called with each request of the engine.
             follower: is told of each durable block.
             clock: is told of rounds and decided blocks.
         """
@@ -71,7 +68,6 @@ class CometNode:
         self._program = program
         self._preset = preset
         self._make = make_application or open_ledger
-        self._told = told
         self._follower = follower
         self._clock = clock
         self.application: Application | None = None
@@ -104,7 +100,7 @@ class CometNode:
             check_clock(last_time_ms() if application.info().height else home.genesis().genesis_time.ms)
             self.application = application
             service = AbciService(application, home.genesis(), last_time_ms, self._follower, self._clock)
-            server = AbciServer(service, home.socket, told=self._told)
+            server = AbciServer(service, home.socket)
             stack.push_async_callback(server.stop)
             await server.start()
             with contextlib.suppress(FileNotFoundError):

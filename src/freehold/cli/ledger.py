@@ -197,7 +197,6 @@ async def _status(home: OperatorHome) -> Result:
     genesis, card = home.genesis(), home.card()
     async with CometClient(home.rpc_socket) as client:
         now = await client.status()
-        txs, size = await client.waiting()
         newest = await client.light_block(now.height, genesis) if now.height else None
     document = {
         "chain_id": genesis.chain_id,
@@ -209,7 +208,7 @@ async def _status(home: OperatorHome) -> Result:
         "peers": now.peers,
         "peer": f"{card.peer}@{card.address}",
         "validators": 0 if newest is None else len(newest.validator_set.validators),
-        "mempool_txs": txs,
-        "mempool_bytes": size,
+        "mempool_txs": now.waiting_txs,
+        "mempool_bytes": now.waiting_bytes,
     }
     return Result(document, "\n".join(f"{key:<14} {value}" for key, value in document.items()))

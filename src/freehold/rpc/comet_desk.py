@@ -26,6 +26,7 @@ from freehold.ledger.codes import Code
 from freehold.ledger.records import Totals
 from freehold.ledger.state import read
 from freehold.ledger.transactions import tx_id
+from freehold.ledger.validator_sets import set_at
 from freehold.light.genesis import TrustedGenesis
 from freehold.rpc.desk import BlockRecord, BlockTx, Halted, Standing, TxOutcome
 from freehold.rpc.eventtext import event_text
@@ -86,7 +87,6 @@ class CometDesk:
         self._made_at = time.monotonic()
         self._engine = EngineStatus(0, 0, b"", catching_up=True, peers=0)
         self._validators = len(genesis.validators.validators)
-        self._waiting = (0, 0)
         self._silent: UnreachableError | None = None
         self._ended: EngineStoppedError | None = None
         self._receivers: list[Callable[[BlockRecord], None]] = []
@@ -119,8 +119,7 @@ class CometDesk:
                 self._engine = await self._client.status()
                 if self._backlog is not None:
                     await self._read_back(self._begun_at)
-                self._waiting = await self._client.waiting()
-                self._validators = await self._count_validators()
+                self._validators = self._count_validators()
                 self._silent = None
             except UnreachableError as error:
                 self._silent = error if self._restored.is_set() else None  # at first it is merely starting
@@ -155,8 +154,8 @@ class CometDesk:
             proposing=halted is None and not self._engine.catching_up,
             halted=halted,
             notice=None if notice is None else Halted(notice.code, notice.message, notice.hint),
-            mempool_txs=self._waiting[0],
-            mempool_bytes=self._waiting[1],
+            mempool_txs=self._engine.waiting_txs,
+            mempool_bytes=self._engine.waiting_bytes,
             snapshot_height=snapshots.height,
             snapshots_failed=snapshots.failed,
         )
@@ -271,14 +270,11 @@ class CometDesk:
             )
         return None
 
-    async def _count_validators(self) -> int:
-        """The set changes by elections, two blocks after they are decided."""
-        if not self._newest[0]:
+    def _count_validators(self) -> int:
+        """How many sign the newest block: the set changes by elections, two blocks after they are decided."""
+        if self._state is None or not self._newest[0]:
             return self._validators
-        try:
-            return len((await self._client.validators(self._newest[0])).validators)
-        except RpcError:
-            return self._validators
+        return len(set_at(self._state, self._newest[0]))
 
     async def _read_back(self, newest: int) -> None:
         """Tell the blocks before the first one of this run, then those that came meanwhile."""

@@ -142,6 +142,27 @@ def test_noise_is_refused_or_read_and_never_anything_else(noise: bytes) -> None:
             continue
 
 
+@given(
+    st.binary(max_size=300) | st.sampled_from([bytes(127), bytes(128), bytes(16_383), bytes(16_384)]),
+    st.sampled_from([b"", b"\x10\x01", b"\x10\x00", b"\x10\x02", b"\x18\x01", b"\x10", b"\x10\x01\x10\x01"]),
+    st.binary(max_size=3),
+    st.integers(0, 6),
+)
+def test_a_check_is_read_as_every_other_message_is(tx: bytes, kind: bytes, noise: bytes, at: int) -> None:
+    body = b"\x0a" + length_delimited(tx) + kind
+    body = body[:at] + noise + body[at + len(noise) :]
+    frame = encode_varint(8 << 3 | 2) + length_delimited(body)
+    try:
+        expected: wire.Request | str = wire.RequestCheckTx.decode(body)
+    except CodecError as error:
+        expected = error.code
+    try:
+        found: wire.Request | str = decode_request(frame)
+    except CodecError as error:
+        found = error.code
+    assert found == expected
+
+
 def test_messages_survive_a_round_trip() -> None:
     messages: list[wire.Request] = [
         wire.RequestInitChain(

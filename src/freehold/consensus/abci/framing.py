@@ -13,7 +13,9 @@ from freehold.consensus.abci.messages import (
     MAX_REQUEST_BYTES,
     REQUESTS,
     RESPONSES,
+    CheckTxType,
     Request,
+    RequestCheckTx,
     RequestFlush,
     Response,
     ResponseCheckTx,
@@ -30,6 +32,9 @@ _REQUEST_NUMBERS: Final = {kind: number for number, kind in REQUESTS.items()}
 _RESPONSE_NUMBERS: Final = {kind: number for number, kind in RESPONSES.items()}
 _FLUSH: Final = RequestFlush()
 _FLUSH_FRAME: Final = bytes((_REQUEST_NUMBERS[RequestFlush] << 3 | _DELIMITED, 0))
+_CHECK_TAG: Final = _REQUEST_NUMBERS[RequestCheckTx] << 3 | _DELIMITED
+_TX_TAG: Final = 1 << 3 | _DELIMITED
+_IS_RECHECK: Final = bytes((2 << 3, CheckTxType.RECHECK))
 _OFTEN_THE_SAME: Final = (ResponseFlush, ResponseCheckTx)
 
 
@@ -79,7 +84,34 @@ def decode_request(frame: bytes) -> Request:
     """
     if frame == _FLUSH_FRAME:  # the engine sends one with nearly every transaction
         return _FLUSH
-    return _decode(frame, REQUESTS)
+    return _decode_check(frame) or _decode(frame, REQUESTS)
+
+
+def _decode_check(frame: bytes) -> RequestCheckTx | None:
+    """Read the most frequent request, in the one form that the engine gives it; None for all else."""
+    try:
+        if frame[0] != _CHECK_TAG:
+            return None
+        length, at = _short_length(frame, 1)
+        if length != len(frame) - at or frame[at] != _TX_TAG:
+            return None
+        length, at = _short_length(frame, at + 1)
+    except IndexError:
+        return None
+    end = at + length
+    if not 0 < length <= MAX_REQUEST_BYTES:
+        return None
+    if end == len(frame):
+        return RequestCheckTx(frame[at:end])
+    return RequestCheckTx(frame[at:end], CheckTxType.RECHECK) if frame[end:] == _IS_RECHECK else None
+
+
+def _short_length(frame: bytes, at: int) -> tuple[int, int]:
+    """Read a length of one or two bytes, and the offset behind it; 0 for any other."""
+    low, high = frame[at], frame[at + 1]
+    if low < 0x80:
+        return low, at + 1
+    return (low & 0x7F | high << 7, at + 2) if 0 < high < 0x80 else (0, at)
 
 
 def decode_response(frame: bytes) -> Response:

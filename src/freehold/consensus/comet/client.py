@@ -38,6 +38,7 @@ MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_CONNECTIONS: Final = 32  # the engine's own limit is 64
 IDLE_S: Final = 5.0  # the engine closes what is idle for ten
 PAGE: Final = 100
+_STATUS: Final = ("status", "net_info", "num_unconfirmed_txs")
 
 
 class RpcError(FreeholdError):
@@ -45,13 +46,15 @@ class RpcError(FreeholdError):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """Where the engine stands: its newest and oldest block, whether it still fetches old ones, how many peers."""
+    """Where the engine stands: its newest and oldest block, whether it still fetches old ones, peers, what waits."""
 
     height: int
     lowest_height: int
     app_hash: bytes
     catching_up: bool
     peers: int
+    waiting_txs: int = 0
+    waiting_bytes: int = 0
 
 
 class CometClient:
@@ -78,16 +81,23 @@ class CometClient:
         await self.close()
 
     async def status(self) -> EngineStatus:
-        """Ask where the engine stands."""
-        sync = (await self._call("status"))["sync_info"]
-        peers = int((await self._call("net_info"))["n_peers"])
-        return EngineStatus(
-            int(sync["latest_block_height"]),
-            int(sync["earliest_block_height"]),
-            bytes.fromhex(sync["latest_app_hash"]),
-            bool(sync["catching_up"]),
-            peers,
-        )
+        """Ask where the engine stands, in one request."""
+        calls = [{"jsonrpc": "2.0", "id": at, "method": method, "params": {}} for at, method in enumerate(_STATUS)]
+        try:
+            answers = decode_json(await self.relay(msgspec.json.encode(calls)), list[dict[str, Any]])
+            status, net, waiting = (_result(one) for one in sorted(answers, key=lambda one: int(one["id"])))
+            sync = status["sync_info"]
+            return EngineStatus(
+                height=int(sync["latest_block_height"]),
+                lowest_height=int(sync["earliest_block_height"]),
+                app_hash=bytes.fromhex(sync["latest_app_hash"]),
+                catching_up=bool(sync["catching_up"]),
+                peers=int(net["n_peers"]),
+                waiting_txs=int(waiting["total"]),
+                waiting_bytes=int(waiting["total_bytes"]),
+            )
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise _malformed("status", error) from None
 
     async def submit(self, tx: bytes) -> tuple[int, str]:
         """Offer a transaction.
@@ -100,11 +110,6 @@ class CometClient:
         """
         answer = await self._call("broadcast_tx_sync", tx=base64.b64encode(tx).decode())
         return int(answer["code"]), str(answer["log"])
-
-    async def waiting(self) -> tuple[int, int]:
-        """How many transactions wait, and how large they are."""
-        answer = await self._call("num_unconfirmed_txs")
-        return int(answer["total"]), int(answer["total_bytes"])
 
     async def final_block(self, height: int) -> FinalBlock:
         """Get a block of the past with what it did.
@@ -212,10 +217,14 @@ class CometClient:
             answer = decode_json(data, dict[str, Any])
         except msgspec.MsgspecError as error:
             raise _malformed(method, error) from None
-        if answer.get("error"):
-            refused = answer["error"]
-            raise RpcError(f"{refused.get('message')}: {refused.get('data')}", code="rpc_refused")
-        return answer.get("result")
+        return _result(answer)
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    if answer.get("error"):
+        refused = answer["error"]
+        raise RpcError(f"{refused.get('message')}: {refused.get('data')}", code="rpc_refused")
+    return answer.get("result")
 
 
 def _header(value: dict[str, Any]) -> Header:

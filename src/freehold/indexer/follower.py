@@ -58,7 +58,6 @@ class IndexFollower:
         self._report = report
         self._queue: deque[BlockRecord] = deque()
         self._rows = 0
-        self._received = 0  # the newest height that came
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "index")
         self._task: asyncio.Task[None] | None = None
@@ -68,7 +67,6 @@ class IndexFollower:
     def receive(self, block: BlockRecord) -> None:
         """Take in a durable block: a few microseconds, whatever the index does."""
         self._queue.append(block)
-        self._received = block.height
         self._rows += _rows_of(block)
         while len(self._queue) > QUEUE_BLOCKS or (self._rows > QUEUE_ROWS and len(self._queue) > 1):
             self._rows -= _rows_of(self._queue.popleft())
@@ -175,8 +173,6 @@ class IndexFollower:
 
     async def _read_back(self) -> list[BlockRecord]:
         """Blocks between what is indexed and the queue, from the block store; none when it has none of them."""
-        if 0 < self._received <= self.indexed:
-            return []
         lowest, newest = await self._source.block_range()
         if self._queue:
             lowest = min(lowest, self._queue[0].height)  # a block may be here still that was pruned there

@@ -10,21 +10,23 @@ import pytest
 from ledger_grid import CHAIN, FEE, GENESIS_MS, Grid, Key, preset_with
 from ledger_workload import Workload
 
-from freehold.base.codec import decode
+from freehold.base.codec import decode, encode
 from freehold.base.errors import InvalidInputError
 from freehold.consensus import application as abci
 from freehold.consensus.application import CheckTxRequest, FinalizeBlockRequest, Lane, ProcessProposalRequest
 from freehold.consensus.errors import StorageDamagedError
-from freehold.consensus.known_txs import VerifiedSignatures
+from freehold.consensus.known_txs import KnownTxs, VerifiedSignatures
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.state_store import StateStore
 from freehold.crypto import ed25519
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
+from freehold.ledger.codes import Code
 from freehold.ledger.events import Event
 from freehold.ledger.execute import BlockInput
 from freehold.ledger.genesis import app_state_document
-from freehold.ledger.transactions import Transfer
+from freehold.ledger.records import Account
+from freehold.ledger.transactions import Transfer, decode_tx
 from freehold.light.genesis import genesis_document, parse_genesis
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Timestamp
@@ -199,6 +201,35 @@ def test_remembered_signatures_are_bounded_and_good_ones_only() -> None:
         assert not memory.verify_decided(VALIDATOR.public, message, bytes(64))
     assert len(memory) == 3
     assert memory.verify_decided(VALIDATOR.public, b"m0", VALIDATOR.sign(b"m0"))
+
+
+def test_known_transactions_are_bounded_in_count_and_bytes_and_forgotten_with_their_block() -> None:
+    grid = Grid(make_key=real_key, check_signature=ed25519.verify)
+    txs = [grid.tx(grid.tenants[0], Transfer(grid.tenants[1].public, 1), nonce=nonce) for nonce in range(6)]
+    few = KnownTxs(max_txs=3)
+    small = KnownTxs(max_bytes=2 * len(txs[0]) + 1)
+    for known, kept in ((few, txs[3:]), (small, txs[4:])):
+        for data in (*txs, txs[-1]):
+            known.keep(data, decode_tx(data))
+        assert [data for data in txs if known.find(data) == decode_tx(data)] == kept
+        known.forget([txs[0], kept[0]])
+        assert known.find(kept[0]) is None
+        known.keep(kept[0], decode_tx(kept[0]))  # its room was given back
+        assert len(known) == len(kept)
+
+
+def test_a_known_transaction_is_judged_by_the_state_all_the_same(tmp_path: Path) -> None:
+    grid = Grid(make_key=real_key, check_signature=ed25519.verify)
+    app = opened(tmp_path, dict(grid.state))
+    tx = grid.tx(grid.tenants[0], Transfer(grid.tenants[1].public, 1), nonce=0)
+    assert app.check_tx(CheckTxRequest(tx)).code == 0
+    assert app.check_tx(CheckTxRequest(tx, abci.CheckKind.RECHECK)).code == 0
+    account = decode(app.state.get(keys.account_key(grid.tenants[0].public)) or b"", Account)
+    used = Account(account.version, account.balance, 1, account.reserved, account.threshold, account.signers)
+    app.state.stage(1, {keys.account_key(grid.tenants[0].public): encode(used)})
+    app.state.commit()
+    assert app.check_tx(CheckTxRequest(tx, abci.CheckKind.RECHECK)).code == Code.WRONG_NONCE
+    app.close()
 
 
 def test_a_proposal_holds_what_succeeds_and_leads_to_the_same_state(tmp_path: Path) -> None:

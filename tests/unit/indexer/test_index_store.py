@@ -1,6 +1,8 @@
 """The index on SQLite: what goes in comes out, in one order, once; the same suite on PostgreSQL runs with `long`."""
 
 import sqlite3
+import threading
+from pathlib import Path
 
 import pytest
 from index_kit import ACCOUNTS, LEASES, T0_MS, database, expected, make_blocks, sqlite_index, walk
@@ -129,6 +131,32 @@ def test_a_damaged_file_is_known_as_such_and_can_be_made_anew(tmp_path, damage):
     index.add(make_blocks(range(1, 4)))
     assert index.spans() == [(1, 3)]
     index.close()
+
+
+def test_who_reads_while_an_index_is_cleared_does_not_keep_the_old_one(index, monkeypatch):
+    """A connection to the removed file would tell of the old blocks for as long as the process lives."""
+    index.add(make_blocks([1, 2, 3]))
+    unlink, told = Path.unlink, []
+
+    def read() -> None:
+        try:
+            told.append(index.spans())
+        except IndexUnavailableError as error:
+            told.append(error.code)
+
+    reader = threading.Thread(target=read)
+
+    def unlink_beside_a_reader(path: Path, missing_ok: bool = False) -> None:
+        if reader.ident is None:
+            reader.start()
+            reader.join(0.2)  # it must not come in before all is removed
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_beside_a_reader)
+    index.clear()
+    reader.join(20)
+    assert told == ["index_opening"]
+    assert index.open() == 0 and index.spans() == []
 
 
 def test_a_folder_that_cannot_be_used_is_no_damage(tmp_path):

@@ -21,6 +21,7 @@ class MempoolMachine(RuleBasedStateMachine):
         self.height = 0
         self.nonces = dict.fromkeys([b"a", b"b", b"c", b"d"], 0)
         self.waiting: dict[bytes, tuple[CheckTxResponse, int]] = {}
+        self.governance: set[bytes] = set()  # change to that lane when their nonce is due
         self.count = 0
 
     def check(self, sender: bytes, nonce: int, fee: int, lane: Lane, until: int) -> CheckTxResponse:
@@ -71,6 +72,12 @@ class MempoolMachine(RuleBasedStateMachine):
         nonce = max(0, self.nonces[sender] + ahead)
         self.add(self.check(sender, nonce, fee, lane, self.height + lives), size)
 
+    @rule(sender=senders, ahead=st.integers(0, 3), fee=st.integers(0, 30), size=st.integers(1, 400))
+    def govern(self, sender: bytes, ahead: int, fee: int, size: int) -> None:
+        lane = Lane.USERS if ahead else Lane.GOVERNANCE
+        self.add(self.check(sender, self.nonces[sender] + ahead, fee, lane, self.height + 6), size)
+        self.governance.add(b"%d" % self.count)
+
     @rule(sender=senders, key=st.integers(0, 20), size=st.integers(1, 400))
     def report(self, sender: bytes, key: int, size: int) -> None:
         self.add(CheckTxResponse(code=0, lane=Lane.REPORTS, sender=sender, replay_key=b"%d" % key), size)
@@ -97,7 +104,9 @@ class MempoolMachine(RuleBasedStateMachine):
             if check.nonce is None:
                 answer = check
             else:
-                answer = self.check(check.sender, check.nonce, check.priority, check.lane, check.valid_until)
+                is_due = entry.id in self.governance and check.nonce == self.nonces[check.sender]
+                lane = Lane.GOVERNANCE if is_due else check.lane
+                answer = self.check(check.sender, check.nonce, check.priority, lane, check.valid_until)
             gone = self.pool.recheck(entry.id, answer, self.height)
             assert (gone is not None) == (check.nonce is not None and check.nonce < self.nonces[check.sender])
             if gone:
@@ -122,18 +131,21 @@ class MempoolMachine(RuleBasedStateMachine):
                 goes_next = check.nonce is None or check.nonce == expected[check.sender]
                 if tx_id not in taken and goes_next and check.valid_until > self.height:
                     assert size + TX_OVERHEAD_BYTES > left
-        self.check_shares(chosen, max_txs, max_bytes)
+        for lane in Lane:
+            self.check_share(lane, chosen, max_txs, max_bytes)
 
-    def check_shares(self, chosen: list[Entry], max_txs: int, max_bytes: int) -> None:
-        """A waiting report is left out only when reports have (nearly) their share."""
+    def check_share(self, lane: Lane, chosen: list[Entry], max_txs: int, max_bytes: int) -> None:
+        """What follows nothing that waits is left out only when its lane has (nearly) its share."""
         taken = {entry.id for entry in chosen}
-        mine = [entry for entry in chosen if entry.check.lane is Lane.REPORTS]
-        share_txs = max_txs * RESERVED_PERMILL[Lane.REPORTS] // 1000
-        share_bytes = max_bytes * RESERVED_PERMILL[Lane.REPORTS] // 1000
-        for tx_id, (check, size) in self.waiting.items():
-            if check.lane is Lane.REPORTS and tx_id not in taken:
+        mine = [entry for entry in chosen if entry.check.lane is lane]
+        share_txs = max_txs * RESERVED_PERMILL[lane] // 1000
+        share_bytes = max_bytes * RESERVED_PERMILL[lane] // 1000
+        for tx_id, entry in self.pool._entries.items():
+            check = entry.check
+            goes_first = check.nonce is None or check.nonce == self.nonces[check.sender]
+            if check.lane is lane and tx_id not in taken and goes_first and check.valid_until > self.height:
                 full = len(mine) >= share_txs
-                assert full or sum(entry.size for entry in mine) + size + TX_OVERHEAD_BYTES > share_bytes
+                assert full or sum(one.size for one in mine) + entry.size > share_bytes
 
     @invariant()
     def counts_and_bounds(self) -> None:
@@ -155,3 +167,11 @@ class MempoolMachine(RuleBasedStateMachine):
 
 TestMempool = MempoolMachine.TestCase
 TestMempool.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+
+
+def test_a_follower_in_an_earlier_lane_goes_into_the_same_block() -> None:
+    machine = MempoolMachine()
+    machine.submit(b"a", 0, 0, Lane.USERS, 1, 1)
+    machine.submit(b"a", 1, 0, Lane.GOVERNANCE, 1, 1)
+    machine.block(max_txs=2, max_bytes=2 * (1 + TX_OVERHEAD_BYTES), fails=False)
+    assert machine.nonces[b"a"] == 2 and not machine.waiting

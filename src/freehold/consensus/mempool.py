@@ -209,11 +209,11 @@ class Mempool:
             max_txs: of the block.
             max_bytes: of the block, each transaction counted with its overhead.
         """
-        heaps: dict[Lane, list[tuple[tuple[int, int], Entry]]] = {lane: [] for lane in Lane}
+        waiting: list[tuple[Lane, tuple[int, int], Entry]] = []
 
         def offer(entry: Entry | None) -> None:
             if entry is not None and entry.check.valid_until >= height:
-                heappush(heaps[entry.check.lane], (entry.rank, entry))
+                heappush(waiting, (entry.check.lane, entry.rank, entry))
 
         for sender in self._senders.values():
             offer(sender.by_nonce.get(sender.next_nonce))
@@ -223,24 +223,19 @@ class Mempool:
         used, chosen = _Used(Room(max_txs, max_bytes)), list[Entry]()
         left = Room(max_txs, max_bytes)
         for only_share in (True, False):
-            for lane in Lane:
-                waiting, heaps[lane] = heaps[lane], []
-                while waiting:
-                    entry = heappop(waiting)[1]
-                    fits = used.fits(entry, only_share=True) if only_share else left.bytes >= entry.size
-                    if left.txs < 1 or not fits:
-                        if only_share:
-                            heaps[lane].append((entry.rank, entry))
-                        continue
-                    used.add(entry)
-                    left = Room(left.txs - 1, left.bytes - entry.size)
-                    chosen.append(entry)
-                    follower = self._follower(entry)
-                    if follower is not None and follower.check.lane is lane and follower.check.valid_until >= height:
-                        heappush(waiting, (follower.rank, follower))
-                    else:
-                        offer(follower)
-                heaps[lane].sort(key=lambda item: item[0])
+            passed = []
+            while waiting:
+                item = heappop(waiting)
+                entry = item[2]
+                fits = used.fits(entry, only_share=True) if only_share else left.bytes >= entry.size
+                if left.txs < 1 or not fits:
+                    passed.append(item)
+                    continue
+                used.add(entry)
+                left = Room(left.txs - 1, left.bytes - entry.size)
+                chosen.append(entry)
+                offer(self._follower(entry))  # also in a lane before this one, which goes next then
+            waiting.extend(passed)  # in order, and so a heap
         return chosen
 
     def remove_committed(self, tx_ids: Iterable[bytes], height: int) -> list[Dropped]:
@@ -274,7 +269,7 @@ class Mempool:
         return old[:limit]
 
     def recheck(self, tx_id: bytes, check: CheckTxResponse, height: int) -> Dropped | None:
-        """Take the application's answer of a later height; a refused transaction leaves.
+        """Take the application's answer of a later height: a refused transaction leaves, one may change its lane.
 
         Returns:
             It, if it left.
@@ -287,9 +282,23 @@ class Mempool:
         if check.code == OK and nonce is not None:
             self._senders[entry.check.sender].learn(check.next_nonce, height)
         if check.code == OK and (nonce is None or nonce >= check.next_nonce):
+            self._change_lane(entry, check.lane)
             return None
         self._remove(entry)
         return Dropped(tx_id, "invalid", check.log or f"refused after a later block, code {check.code}")
+
+    def _change_lane(self, entry: Entry, lane: Lane) -> None:
+        """Move an entry to another lane that has room for it; else it stays where it was, until it is asked again."""
+        old = entry.check
+        if lane is old.lane:
+            return
+        self._used.add(entry, -1)
+        entry.check = msgspec.structs.replace(old, lane=lane)
+        if self._used.fits(entry):
+            heappush(self._cheapest[lane], (old.priority, -entry.sequence, entry.id))
+        else:
+            entry.check = old
+        self._used.add(entry)
 
     def _check_nonce(self, entry: Entry, height: int) -> None:
         sender = self._senders.get(entry.check.sender)
@@ -362,7 +371,7 @@ class Mempool:
         heap = self._cheapest[lane]
         while heap:
             entry = self._entries.get(heap[0][2])
-            if entry is not None and entry.sequence == -heap[0][1]:
+            if entry is not None and entry.sequence == -heap[0][1] and entry.check.lane is lane:
                 return entry
             heappop(heap)
         return None

@@ -24,6 +24,7 @@ from freehold.ledger.rules import RuleSet, rules_at
 from freehold.ledger.state import View, read
 from freehold.ledger.transactions import (
     FREE_BODIES,
+    GOVERNANCE_BODIES,
     MAX_VALID_HEIGHTS,
     TX_VERSION,
     BeaconTx,
@@ -48,7 +49,7 @@ class Lane(IntEnum):
     """Which part of the mempool a transaction waits in, and of a block it may fill."""
 
     REPORTS = 0  # free: reports, verdicts, acceptances
-    GOVERNANCE = 1  # reserved for later rules
+    GOVERNANCE = 1  # who validates, and by which rules
     USERS = 2  # ordered by fee across senders, by nonce within one
 
 
@@ -223,7 +224,8 @@ def check_tx(view: View, data: bytes, height: int, verify: Verify, find: Find = 
     """Check a transaction for the mempool against the newest state.
 
     One whose nonce is its sender's next (or that needs none) is tried out as a whole; a later nonce is checked as far
-    as it can be: form, signatures, fee.
+    as it can be: form, signatures, fee. The lane of governance is only for what was tried out, so that nobody holds its
+    reserved room with what would be refused.
 
     Args:
         view: the newest committed state.
@@ -244,7 +246,9 @@ def check_tx(view: View, data: bytes, height: int, verify: Verify, find: Find = 
         return CheckResult(code, Lane.REPORTS, tx)
     ctx.state.rollback()
     account = ctx.state.get(keys.account_key(tx.sender), Account)
-    return CheckResult(code, Lane.USERS, tx, account.nonce if account is not None else 0)
+    due = account.nonce if account is not None else 0
+    is_governance = isinstance(tx.body, GOVERNANCE_BODIES) and tx.nonce == due
+    return CheckResult(code, Lane.GOVERNANCE if is_governance else Lane.USERS, tx, due)
 
 
 def _read_tx(data: bytes, rules: RuleSet, known: Tx | None) -> Tx | Code:

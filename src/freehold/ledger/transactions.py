@@ -310,6 +310,9 @@ Body = (
 # Signed by a node's key, free, without a nonce; in the reports lane.
 FREE_BODIES = (Accept, Report, Verdict)
 
+# Who validates, and by which rules; in the governance lane. What only pays its sender out is not among them.
+GOVERNANCE_BODIES = (Bond, AddBond, WithdrawBond, Upgrade)
+
 
 class Tx(Record, gc=False):
     """A signed transaction. `sender` is an account id or, for free bodies and challenges, a node id.

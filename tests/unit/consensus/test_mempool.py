@@ -1,6 +1,7 @@
 """Lanes, fees, nonces and room, case by case; tests/property/test_mempool_model.py has the rest."""
 
 import pytest
+from msgspec.structs import replace
 
 from freehold.consensus.application import CheckTxResponse, Lane
 from freehold.consensus.errors import MempoolFullError
@@ -139,3 +140,33 @@ def test_a_gap_that_was_closed_is_none() -> None:
     with pytest.raises(MempoolFullError):
         pool.add(b"o0", b"x", user("other", 0, 5), 0)
     assert len(names(pool)) == 60
+
+
+def test_a_transaction_whose_nonce_came_due_gets_the_lane_of_governance_when_it_has_room() -> None:
+    """What waits in one lane never takes another's room, so the pool stays within its own."""
+    pool = Mempool(max_txs=10, max_bytes=1 << 20)  # one for governance, three for users, three for all
+    pool.add(b"a0", b"x", user("a", 0, 50), 0)
+    pool.add(b"a1", b"x", user("a", 1, 1), 0)
+    for name in ("b", "c", "d", "e"):
+        pool.add(name.encode(), b"x", user(name, 0, 20), 0)
+    pool.remove_committed([b"a0"], 1)
+    due = replace(user("a", 1, 1, next_nonce=1), lane=Lane.GOVERNANCE)
+    assert pool.recheck(b"a1", due, 1) is None
+    assert names(pool, max_txs=2, height=2) == ["a1", "b"]  # before those who offer more
+    assert pool.add(b"g", b"x", replace(user("g", 0, 9), lane=Lane.GOVERNANCE), 1) == []
+    pool.add(b"f", b"x", user("f", 0, 20), 1)
+    with pytest.raises(MempoolFullError):  # users have their three and all that is free but one, which governance took
+        pool.add(b"i", b"x", user("i", 0, 20), 1)
+    assert [gone.id for gone in pool.add(b"k", b"x", user("k", 0, 30), 1)] == [b"f"]  # never a1, which left the lane
+
+
+def test_a_full_lane_takes_nobody_over() -> None:
+    pool = Mempool(max_txs=10, max_bytes=1 << 20)
+    for number in range(4):  # governance's one and all that is free
+        pool.add(b"g%d" % number, b"x", replace(user(f"g{number}", 0, 5), lane=Lane.GOVERNANCE), 0)
+    pool.add(b"a", b"x", user("a", 0, 50), 0)
+    pool.recheck(b"a", replace(user("a", 0, 50), lane=Lane.GOVERNANCE), 1)
+    for name in ("b", "c"):
+        pool.add(name.encode(), b"x", user(name, 0, 60), 1)
+    assert [gone.id for gone in pool.add(b"d", b"x", user("d", 0, 60), 1)] == [b"a"]  # a user's still
+    assert len(pool) == 7

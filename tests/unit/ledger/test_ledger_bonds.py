@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from ledger_grid import FEE, GENESIS_MS, Grid, Key
+from ledger_grid import FEE, GENESIS_MS, Grid, Key, verify
 from msgspec.structs import replace
 from validators_grid import ELECTED, ERA_MS, bond_of, join, make_grid, next_era, powers
 
@@ -11,6 +11,7 @@ from freehold.base.amounts import MAX_AMOUNT, TOKEN
 from freehold.ledger import keys
 from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.codes import Code
+from freehold.ledger.execute import Lane, check_tx
 from freehold.ledger.records import Elections, ValidatorAddress
 from freehold.ledger.transactions import (
     AddBond,
@@ -55,6 +56,26 @@ def test_what_bonding_refuses(grid: Grid, changes: dict[str, Any], code: Code) -
     owner = grid.tenants[0]
     body = replace(grid.bond_body(owner, Key("v"), 100 * TOKEN), **changes)
     assert grid.run(owner, body) == code
+
+
+def test_the_lane_of_governance_is_for_those_who_hold_a_bond_and_for_what_is_tried_out(grid: Grid) -> None:
+    """So its room costs a bond for each sender, and one transaction of each is in it."""
+
+    def lane(sender: Key, body: Any, ahead: int = 0) -> Lane:
+        nonce = grid.nonce(sender.public) + ahead
+        result = check_tx(grid.state, grid.tx(sender, body, nonce=nonce), grid.height + 1, verify)
+        assert result.code == Code.OK
+        return result.lane
+
+    operator, validator, owner = grid.operators[0], grid.validators[0].public, grid.tenants[0]
+    bond = grid.bond_body(owner, Key("v"), 100 * TOKEN)
+    assert lane(owner, bond) == lane(operator, AddBond(validator, 1)) == Lane.GOVERNANCE
+    assert lane(operator, WithdrawBond(validator, 200 * TOKEN)) == Lane.GOVERNANCE
+    assert lane(operator, Transfer(owner.public, 1)) == Lane.USERS
+    assert lane(owner, bond, ahead=1) == lane(owner, AddBond(Key("none").public, 1), ahead=1) == Lane.USERS
+    poor = grid.bond_body(owner, Key("v"), 2_000 * TOKEN)
+    refused = check_tx(grid.state, grid.tx(owner, poor), grid.height + 1, verify)
+    assert refused.code == Code.INSUFFICIENT_BALANCE
 
 
 def test_another_owner_cannot_take_a_possession_signature(grid: Grid) -> None:

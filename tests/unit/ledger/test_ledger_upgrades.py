@@ -11,7 +11,7 @@ from freehold.base.codec import encode
 from freehold.base.errors import LocalProtocolError
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
-from freehold.ledger.execute import BlockInput, beacon_tx, execute_block
+from freehold.ledger.execute import BlockInput, Lane, beacon_tx, check_tx, execute_block
 from freehold.ledger.genesis import app_state_document, initial_state
 from freehold.ledger.records import Elections, Params
 from freehold.ledger.rules import RULE_SETS, rules_at
@@ -50,6 +50,18 @@ def test_more_than_two_thirds_agree_and_the_rules_change_at_the_height(grid: Gri
     assert grid.height == HEIGHT
     assert rules_at(grid.need(keys.PARAMS, Params), HEIGHT).version == 2
     assert rules_at(grid.need(keys.PARAMS, Params), HEIGHT - 1).version == 1
+
+
+def test_an_agreed_upgrade_has_the_lane_of_governance_when_its_nonce_is_due(grid: Grid) -> None:
+    def check(body: Upgrade, ahead: int = 0) -> tuple[Code, Lane]:
+        data = grid.tx(grid.faucet, body, nonce=grid.nonce(grid.faucet.public) + ahead)
+        result = check_tx(grid.state, data, grid.height + 1, verify)
+        return result.code, result.lane
+
+    assert check(agree(grid)) == (Code.OK, Lane.GOVERNANCE)
+    assert check(agree(grid), ahead=1) == (Code.OK, Lane.USERS)
+    assert check(agree(grid, count=2))[0] == Code.NOT_ENOUGH_POWER
+    assert check(agree(grid, count=2), ahead=1) == (Code.OK, Lane.USERS)  # nobody has tried it yet
 
 
 def test_an_upgrade_may_leave_elections_off(grid: Grid) -> None:

@@ -4,7 +4,7 @@ UV := .tools/uv/bin/uv
 RUN := .venv/bin/python -X dev
 VALIDATORS ?= 1
 
-.PHONY: setup system engine demo test test-long check bench clean
+.PHONY: setup system engine demo test test-long check bench bench-memory clean
 setup: .venv/.installed
 
 # uv lives in a virtual environment of its own, so that `uv sync` never removes it.
@@ -46,6 +46,9 @@ check: setup
 
 bench: system engine
 	@.venv/bin/python -m benchmarks
+
+bench-memory: system engine
+	@.venv/bin/python -m benchmarks comet.memory.million
 
 clean:
 	@rm -rf .venv .tools .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -47,24 +47,26 @@ def _compare(count: int, txs: int) -> Iterator[Row]:
     base = _measure(count, App.SOCKET_KVSTORE, state, words, txs, ours.slow_rate)
     inner = _measure(count, App.INNER_KVSTORE, state, words, txs, ours.slow_rate)
     cpu_us = {shown.app: round(shown.cpu_s / txs * 1e6) for shown in (ours, base, inner)}
-    workload = (
-        f"{txs} transfers of {size} bytes from {len(keys)} accounts, {count} validators on loopback, window {WAITING}, "
-        f"blocks {ours.fast.blocks} and {base.fast.blocks}, refused {ours.fast.refused} and {base.fast.refused}; "
-        f"inside the engine the kvstore commits {inner.fast.rate:.0f}/s; CPU us a transaction of all validators: "
-        f"{', '.join(f'{value} {app}' for app, value in cpu_us.items())}; {load()}"
-    )
-    rate, baseline = ours.fast.rate, f"{App.SOCKET_KVSTORE}, committed/s"
-    yield row(f"comet.transfers.{count}", rate, "committed/s", baseline, base.fast.rate, workload, ours.cpu_s)
-    for percent in (50, 99):
-        yield row(
-            f"comet.latency.{count}",
-            ours.slow.percentile(percent) * 1_000,
-            f"ms p{percent}",
-            f"{App.SOCKET_KVSTORE}, ms p{percent}",
-            base.slow.percentile(percent) * 1_000,
-            f"{ours.slow.committed} transfers at {ours.slow_rate:.0f}/s, {count} validators; {load()}",
-            ours.cpu_s,
+    told = f"CPU us a transaction of all validators: {', '.join(f'{value} {app}' for app, value in cpu_us.items())}"
+    for other in (base, inner):
+        workload = (
+            f"{txs} transfers of {size} bytes from {len(keys)} accounts, {count} validators on loopback, window "
+            f"{WAITING}, blocks {ours.fast.blocks} and {other.fast.blocks}, refused {ours.fast.refused} and "
+            f"{other.fast.refused}; {told}; {load()}"
         )
+        rate, baseline = ours.fast.rate, f"{other.app}, committed/s"
+        yield row(f"comet.transfers.{count}", rate, "committed/s", baseline, other.fast.rate, workload, ours.cpu_s)
+        for percent in (50, 99):
+            yield row(
+                f"comet.latency.{count}",
+                ours.slow.percentile(percent) * 1_000,
+                f"ms p{percent}",
+                f"{other.app}, ms p{percent}",
+                other.slow.percentile(percent) * 1_000,
+                f"{ours.slow.committed} and {other.slow.committed} transactions at {ours.slow_rate:.0f}/s, {count} "
+                f"validators; {load()}",
+                ours.cpu_s,
+            )
 
 
 @dataclass

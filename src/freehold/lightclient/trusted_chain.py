@@ -28,6 +28,8 @@ COMPARE_TIMEOUT_S: Final = 2.0  # for a server's word on one header; a silent on
 CONFLICT_TIMEOUT_S: Final = 20.0  # for its whole story, when its word differs
 MAX_WITNESSES: Final = 3  # compared with at a time, in turn
 MAX_STATES: Final = 64
+NEVER_PRUNED: Final = 10  # newest blocks that every server keeps
+HOP_UNAVAILABLE: Final = "hop_unavailable"
 
 Fetch = Callable[[int | None], Awaitable[LightBlock]]  # a height, or None for the newest
 
@@ -156,7 +158,7 @@ class TrustedChain:
         self._compared_at = time.monotonic()
         start, self._compared = self._compared, self._compared + 1
         chosen = [witnesses[(start + n) % len(witnesses)] for n in range(min(MAX_WITNESSES, len(witnesses)))]
-        answers = await asyncio.gather(*(self._ask(witness, trace, limit_s) for witness in chosen))
+        answers = await asyncio.gather(*(self._ask(primary, witness, trace, limit_s) for witness in chosen))
         for witness, answer in zip(chosen, answers, strict=True):
             if isinstance(answer, Divergence):
                 self._conflict(answer, primary.url, witness.url)
@@ -229,7 +231,7 @@ class TrustedChain:
         except RefusedError as error:
             raise NotVerifiedError(
                 f"the server does not give block {height}, which is needed on the way: {error.message}",
-                code="hop_unavailable",
+                code=HOP_UNAVAILABLE,
                 hint="ask a server that keeps older blocks, or trust a newer HEIGHT:HASH (FREEHOLD_TRUST)",
             ) from None
 
@@ -244,20 +246,54 @@ class TrustedChain:
         return state
 
     async def _ask(
-        self, witness: Peer, trace: Sequence[TrustedState], limit_s: float
+        self, primary: Peer, witness: Peer, trace: Sequence[TrustedState], limit_s: float
     ) -> Agreed | Behind | Divergence | str:
-        now_ms = self._now_ms() if isinstance(self._trust, PinnedTrust) else None
-        questions = WitnessCheck(trace, self._bounds, now_ms)
+        answer = await self._hear_or_not(witness, trace, limit_s)
+        if not isinstance(answer, Behind) or answer.height <= trace[0].height:
+            return answer
+        # What the witness has is compared too: a primary that makes up blocks faster than others would get away.
+        state = await self._at(answer.height, trace[-1].height, primary, limit_s)
+        if state is None:
+            return answer
+        below = [known for known in trace if known.height < state.height]
+        earlier = await self._hear_or_not(witness, [*below, state], limit_s)
+        return earlier if isinstance(earlier, Divergence) else answer
+
+    async def _at(self, height: int, target: int, primary: Peer, limit_s: float) -> TrustedState | None:
+        """The primary's verified block of a height that a witness has; None when it may be without.
+
+        Raises:
+            NotVerifiedError: it does not verify, or the primary keeps a block back that nobody has pruned yet.
+        """
         try:
             async with asyncio.timeout(limit_s):
-                await _ask_target(questions, witness.fetch, trace[-1].height)
-            async with asyncio.timeout(CONFLICT_TIMEOUT_S):
-                while (wanted := questions.wanted) is not None:
-                    questions.feed(await witness.fetch(wanted))
+                return await self.accept(await self._fetch_hop(primary.fetch, height), primary)
+        except (TimeoutError, UnreachableError):
+            return None
+        except NotVerifiedError as error:
+            if error.code == HOP_UNAVAILABLE and target - height > NEVER_PRUNED:
+                return None
+            raise
+
+    async def _hear_or_not(
+        self, witness: Peer, trace: Sequence[TrustedState], limit_s: float
+    ) -> Agreed | Behind | Divergence | str:
+        try:
+            return await self._hear(witness, trace, limit_s)
         except (TimeoutError, UnreachableError, RefusedError):
             return _SILENT
         except NotVerifiedError:
             return _REFUSED
+
+    async def _hear(self, witness: Peer, trace: Sequence[TrustedState], limit_s: float) -> Agreed | Behind | Divergence:
+        """Let a witness say what it has at a trace's end, and prove it when that is another block."""
+        now_ms = self._now_ms() if isinstance(self._trust, PinnedTrust) else None
+        questions = WitnessCheck(trace, self._bounds, now_ms)
+        async with asyncio.timeout(limit_s):
+            await _ask_target(questions, witness.fetch, trace[-1].height)
+        async with asyncio.timeout(CONFLICT_TIMEOUT_S):
+            while (wanted := questions.wanted) is not None:
+                questions.feed(await witness.fetch(wanted))
         return questions.answer
 
     def _conflict(self, divergence: Divergence, primary_url: str, witness_url: str) -> NoReturn:

@@ -16,7 +16,7 @@ Twist = Callable[[str, Any], Any]  # path and decoded answer -> what is sent ins
 
 
 class LyingServer:
-    """Set `twist` to change JSON, `source` to answer by path, `raw` to send bytes of one's own, or none."""
+    """Set `twist` to change JSON, `source` to answer by path (with a status, or 200), `raw` to send bytes, or none."""
 
     def __init__(self, desk: FakeDesk, *, timeout_s: float = 5.0, **fields: Any) -> None:
         self.face = Face(desk)
@@ -69,7 +69,9 @@ class LyingServer:
             await self.raw(writer)
             return
         if self.source is not None:
-            await _send(writer, 200, json.dumps(self.source(path)).encode())
+            told = self.source(path)
+            status, document = told if isinstance(told, tuple) else (200, told)
+            await _send(writer, status, json.dumps(document).encode())
             return
         kind = {"content-type": headers["content-type"]} if body else {}
         response = await self.face.http.request(method, path, content=body, headers=kind)

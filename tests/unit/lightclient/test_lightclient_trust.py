@@ -415,6 +415,72 @@ def test_a_witness_that_is_behind_is_no_liar():
     assert client.comparison == trusted_chain.Comparison(9, 0, 1, 0, 0)
 
 
+def lagging(block: Block, newest: int) -> Callable[[str], Any]:
+    """A server that has got so far, and says so of what lies above."""
+    source = Source(block, newest)
+
+    def answer(path: str) -> Any:
+        heights = parse_qs(urlsplit(path).query).get("height")
+        if heights and int(heights[0]) > newest:
+            return 404, {"code": "height_unknown", "message": "not made yet", "hint": ""}
+        return source.answer(path)
+
+    return answer
+
+
+def compared_with_a_laggard(primary: Callable[[str], Any], witness: Callable[[str], Any]) -> LedgerClient:
+    async def go() -> LedgerClient:
+        async with LyingServer(DESK) as one, LyingServer(DESK) as other:
+            one.source, other.source = primary, witness
+            client = client_of(f"{one.url},{other.url}", STILL)
+            try:
+                await client.refresh()
+            finally:
+                await client.close()
+            return client
+
+    client: LedgerClient = run(go())
+    return client
+
+
+def test_a_fork_that_runs_ahead_of_the_witness_is_found_where_both_have_blocks():
+    fork = History(STILL.sets, fork=b"faster")
+    for ahead in (1, 20):
+        with pytest.raises(DivergedError) as caught:
+            compared_with_a_laggard(Source(fork.block).answer, lagging(STILL.block, TOP - ahead))
+        assert caught.value.divergence.primary.header.height == TOP - ahead
+    honest = compared_with_a_laggard(Source(STILL.block).answer, lagging(STILL.block, TOP - 20))
+    assert honest.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
+
+
+def test_a_primary_that_keeps_back_what_the_witness_has_is_refused():
+    def only_the_newest(path: str) -> Any:
+        if "height=" in path:
+            return 404, {"code": "height_pruned", "message": "not kept", "hint": ""}
+        return Source(STILL.block).answer(path)
+
+    with pytest.raises(NotVerifiedError) as caught:
+        compared_with_a_laggard(only_the_newest, lagging(STILL.block, TOP - trusted_chain.NEVER_PRUNED))
+    assert caught.value.code == "hop_unavailable" and "http://127" in caught.value.message
+    # Older ones may be pruned by now: the witness is too far behind to say anything.
+    client = compared_with_a_laggard(only_the_newest, lagging(STILL.block, TOP - trusted_chain.NEVER_PRUNED - 1))
+    assert client.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
+
+
+def test_a_liar_is_named_and_left_for_the_next_server():
+    other = History(STILL.sets, chain_id="other-chain")
+
+    async def work(liar: str, honest: str) -> None:
+        client = client_of(f"{liar},{honest}", STILL)
+        with pytest.raises(NotVerifiedError) as caught:
+            await client.refresh()
+        assert caught.value.code == "wrong_chain" and liar in caught.value.message and caught.value.hint
+        assert (await client.refresh()).height == TOP
+        await client.close()
+
+    with_sources(work, other.block, STILL.block)
+
+
 def test_what_others_have_not_confirmed_is_not_remembered(tmp_path: Path):
     compared(true_block, FORGER.block, store=store_of(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -162,8 +162,7 @@ class Agent:
                 failing = False
             except (FreeholdError, OSError) as error:  # a full disk passes, too
                 if not failing:
-                    code = error.code if isinstance(error, FreeholdError) else "system"
-                    log.warning("failing", what=name, code=code, error=str(error))
+                    log.warning("failing", what=name, **_told(error))
                 failing = True
             await asyncio.sleep(max(interval_s / 10, began + interval_s - loop.time()))
 
@@ -221,6 +220,13 @@ class Agent:
     async def _keep_watchdog(self, runtime: ContainerRuntime) -> None:
         async for pid in runtime.watch():
             log.info("watchdog_started", pid=pid)
+
+
+def _told(error: FreeholdError | OSError) -> dict[str, str]:
+    """An error for the log, with what its operator should do."""
+    if isinstance(error, FreeholdError):
+        return {"code": error.code, "error": error.message, "next": error.hint}
+    return {"code": "system", "error": str(error), "next": ""}
 
 
 async def _logged(work: Awaitable[None]) -> None:

@@ -282,6 +282,7 @@ class LedgerClient:
             url = self._servers.url
             self._servers.turn(url)
             error.message += f"; so says the server {url}"
+            error.args = (error.message,)
             error.hint = error.hint or _OTHER_SERVER
             raise
 

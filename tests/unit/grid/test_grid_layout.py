@@ -1,10 +1,12 @@
 """The layout of a local grid: everything of it has a name and address of its own, whoever keeps the ledger."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from freehold.base.errors import InvalidInputError
+from freehold.cli.main import run
 from freehold.client.home import Home, Settings
 from freehold.grid.claims import load_layout, write_marker
 from freehold.grid.layout import MAX_NODES, MAX_VALIDATORS, GridLayout, make_layout
@@ -61,3 +63,20 @@ def test_settings_take_several_servers(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv("FREEHOLD_RPC", named)
         with pytest.raises(InvalidInputError, match="URL"):
             home.settings()
+
+
+def test_a_grid_on_cometbft_has_nowhere_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FREEHOLD_HOME", str(tmp_path / "person"))
+    write_marker(layout_of(tmp_path, 2))
+    for options in ((), ("--yes",)):
+        assert run(["grid", "upgrade", "--to-comet", *options, "--home", str(tmp_path), "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error == {
+            "code": "not_embedded",
+            "message": "this grid runs on CometBFT",
+            "hint": "nothing has to be done",
+        }
+    assert run(["grid", "upgrade", "--to-comet", "--home", str(tmp_path / "none"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "no_grid"

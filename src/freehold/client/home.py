@@ -8,12 +8,11 @@ import msgspec
 
 from freehold.base.decoders import decode_toml
 from freehold.base.errors import InvalidInputError
-from freehold.light.genesis import TrustedGenesis, parse_genesis
+from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
 from freehold.light.trust import GENESIS, Trust, parse_trust
 from freehold.lightclient.private_file import write_private
 
 DEFAULT_RPC = "http://127.0.0.1:4600"
-MAX_GENESIS_BYTES = 8 << 20
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]{1,255}/?\Z", re.ASCII)
 
 
@@ -109,7 +108,8 @@ class Home:
         """
         path = path or self.genesis_path
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(MAX_GENESIS_BYTES + 1)
         except OSError:
             raise InvalidInputError(
                 f"no genesis at {path}",
@@ -117,7 +117,11 @@ class Home:
                 hint="start a local grid with `freehold grid up`, or copy the genesis.json of the grid you trust",
             ) from None
         if len(data) > MAX_GENESIS_BYTES:
-            raise InvalidInputError(f"{path} is too large for a genesis", code="oversized")
+            raise InvalidInputError(
+                f"{path} is too large for a genesis",
+                code="oversized",
+                hint="fetch the genesis file again from its source",
+            )
         return parse_genesis(data)
 
     def write(self, path: Path, data: bytes) -> None:

@@ -30,6 +30,7 @@ MAX_WITNESSES: Final = 3  # compared with at a time, in turn
 MAX_STATES: Final = 64
 NEVER_PRUNED: Final = 10  # newest blocks that every server keeps
 HOP_UNAVAILABLE: Final = "hop_unavailable"
+EARLIER_RUN: Final = "what an earlier run verified"
 
 Fetch = Callable[[int | None], Awaitable[LightBlock]]  # a height, or None for the newest
 
@@ -87,6 +88,7 @@ class TrustedChain:
         self._root = None if isinstance(trust, PinnedTrust) else trust_genesis(genesis)
         self._states: dict[int, TrustedState] = {}
         self._agreed = store.load() if store is not None else None  # no other server has spoken against it
+        self._remembered = self._agreed  # to be compared once: an earlier run may have asked one server alone
         if self._agreed is not None:
             self._states[self._agreed.height] = self._agreed
         self._compared_at: float | None = None
@@ -158,6 +160,7 @@ class TrustedChain:
         self._compared_at = time.monotonic()
         start, self._compared = self._compared, self._compared + 1
         chosen = [witnesses[(start + n) % len(witnesses)] for n in range(min(MAX_WITNESSES, len(witnesses)))]
+        await self._compare_memory(chosen, limit_s)
         answers = await asyncio.gather(*(self._ask(primary, witness, trace, limit_s) for witness in chosen))
         for witness, answer in zip(chosen, answers, strict=True):
             if isinstance(answer, Divergence):
@@ -245,6 +248,21 @@ class TrustedChain:
                 del self._states[sorted(self._states)[1]]
         return state
 
+    async def _compare_memory(self, witnesses: Sequence[Peer], limit_s: float) -> None:
+        """Ask others, once, for the block that an earlier run ended with: it may have been told a fork.
+
+        Raises:
+            DivergedError: another server tells another story of that height.
+        """
+        remembered, self._remembered = self._remembered, None
+        if remembered is None or self._root is None or remembered.height <= self._root.height:
+            return
+        trace = (self._root, remembered)
+        answers = await asyncio.gather(*(self._hear_or_not(witness, trace, limit_s) for witness in witnesses))
+        for witness, answer in zip(witnesses, answers, strict=True):
+            if isinstance(answer, Divergence):
+                self._conflict(answer, EARLIER_RUN, witness.url)
+
     async def _ask(
         self, primary: Peer, witness: Peer, trace: Sequence[TrustedState], limit_s: float
     ) -> Agreed | Behind | Divergence | str:
@@ -306,6 +324,8 @@ class TrustedChain:
         self._diverged = DivergedError(divergence, primary_url, witness_url)
         where = f"the evidence is in {path}" if path is not None else "the evidence could not be kept"
         self._diverged.hint = f"{where}: show it to the grid's operators, and act on neither answer"
+        if primary_url == EARLIER_RUN and self._store is not None:
+            self._diverged.hint += f"; {self._store.path} remembers the one, remove it once they told you the truth"
         raise self._diverged
 
 

@@ -467,6 +467,23 @@ def test_a_primary_that_keeps_back_what_the_witness_has_is_refused():
     assert client.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
 
 
+def test_a_fork_that_an_earlier_run_was_told_is_found_when_others_are_asked(tmp_path: Path):
+    fork = History(TRUE.sets, fork=b"other")
+    assert refresh(fork.block, store=store_of(tmp_path)) == TOP  # one server alone: nobody to contradict it
+    later = [Source(true_block, TOP + 1), Source(true_block, TOP + 1)]
+    with pytest.raises(DivergedError) as caught:
+        compared(*later, store=store_of(tmp_path))
+    assert caught.value.message.count(trusted_chain.EARLIER_RUN) == 1
+    assert str(store_of(tmp_path).path) in caught.value.hint and len(list(tmp_path.glob("divergence-*"))) == 1
+    store_of(tmp_path).path.unlink()
+    later = [Source(true_block, TOP + 1), Source(true_block, TOP + 1)]
+    assert compared(*later, store=store_of(tmp_path)).newest is not None
+    # Once remembered and agreed with, the next run asks for it once more, and for the newest.
+    later = [Source(true_block, TOP + 2), Source(true_block, TOP + 2)]
+    compared(*later, store=store_of(tmp_path))
+    assert later[1].asked == [TOP + 1, TOP + 2]
+
+
 def test_a_liar_is_named_and_left_for_the_next_server():
     other = History(STILL.sets, chain_id="other-chain")
 

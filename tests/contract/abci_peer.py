@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from engine_fixtures import GENESIS_MS, VALIDATOR
 
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.framing import FrameBuffer, decode_response, encode_request
 from freehold.crypto.hashing import sha256
@@ -63,7 +64,7 @@ class Connection:
 
 
 def init_chain(app_state: bytes = b"{}", chain_id: str = "kv-1") -> wire.RequestInitChain:
-    validators = (wire.ValidatorUpdate(PublicKey(VALIDATOR.public), 10),)
+    validators = (parts.ValidatorUpdate(PublicKey(VALIDATOR.public), 10),)
     return wire.RequestInitChain(Timestamp.from_ms(GENESIS_MS), chain_id, validators, app_state, 1)
 
 

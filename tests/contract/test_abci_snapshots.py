@@ -16,6 +16,7 @@ from test_abci_server import serving
 
 from freehold.consensus import application as abci
 from freehold.consensus import snapshot_restore
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.errors import StorageFullError, storage_full
 from freehold.consensus.snapshot_format import decode_metadata, encode_metadata, snapshot_hash
@@ -35,7 +36,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-async def make_snapshots(connection: Connection, blocks: int) -> tuple[wire.Snapshot, list[bytes]]:
+async def make_snapshots(connection: Connection, blocks: int) -> tuple[parts.Snapshot, list[bytes]]:
     """A chain with snapshots at every fourth height; gives the newest one and the app hash after each height."""
     await connection.ask(init_chain())
     roots = [b""]
@@ -47,7 +48,7 @@ async def make_snapshots(connection: Connection, blocks: int) -> tuple[wire.Snap
     return newest, roots
 
 
-async def wait_for(connection: Connection, height: int) -> wire.Snapshot:
+async def wait_for(connection: Connection, height: int) -> parts.Snapshot:
     for _ in range(400):
         answer = await connection.ask(wire.RequestListSnapshots())
         assert isinstance(answer, wire.ResponseListSnapshots)
@@ -57,7 +58,7 @@ async def wait_for(connection: Connection, height: int) -> wire.Snapshot:
     raise AssertionError("no snapshot was taken")
 
 
-async def load(connection: Connection, snapshot: wire.Snapshot) -> list[bytes]:
+async def load(connection: Connection, snapshot: parts.Snapshot) -> list[bytes]:
     chunks = []
     for index in range(snapshot.chunks):
         answer = await connection.ask(wire.RequestLoadSnapshotChunk(snapshot.height, snapshot.format, index))
@@ -66,7 +67,7 @@ async def load(connection: Connection, snapshot: wire.Snapshot) -> list[bytes]:
     return chunks
 
 
-async def offer(connection: Connection, snapshot: wire.Snapshot, app_hash: bytes) -> int:
+async def offer(connection: Connection, snapshot: parts.Snapshot, app_hash: bytes) -> int:
     answer = await connection.ask(wire.RequestOfferSnapshot(snapshot, app_hash))
     assert isinstance(answer, wire.ResponseOfferSnapshot)
     return answer.result
@@ -86,7 +87,7 @@ def accepted() -> wire.Response:
     return wire.ResponseApplySnapshotChunk(Result.ACCEPT)
 
 
-def renamed(snapshot: wire.Snapshot, **changes: object) -> wire.Snapshot:
+def renamed(snapshot: parts.Snapshot, **changes: object) -> parts.Snapshot:
     """An offer whose metadata says something else, with a name that fits it."""
     data = encode_metadata(msgspec.structs.replace(decode_metadata(snapshot.metadata), **changes))
     return msgspec.structs.replace(snapshot, metadata=data, hash=snapshot_hash(data))

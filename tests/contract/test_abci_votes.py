@@ -8,6 +8,7 @@ from engine_fixtures import GENESIS_MS, VALIDATOR, make_genesis
 from kv_application import KvApplication
 
 from freehold.consensus import application as abci
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import (
     AbciMisbehavior,
@@ -71,8 +72,8 @@ def test_votes_evidence_and_updates_pass_through(tmp_path: Path, flag: int, sign
     assert [request.misbehavior for request in app.asked] == [(fault,)] * 3
     assert isinstance(final, wire.ResponseFinalizeBlock)
     assert final.validator_updates == (
-        wire.ValidatorUpdate(PublicKey(VALIDATOR.public), 7),
-        wire.ValidatorUpdate(PublicKey(bytes(32)), 0),
+        parts.ValidatorUpdate(PublicKey(VALIDATOR.public), 7),
+        parts.ValidatorUpdate(PublicKey(bytes(32)), 0),
     )
     assert service.handle(wire.RequestExtendVote(b"hash", 4)) == wire.ResponseExtendVote(b"\x04hash")
     app.close()

@@ -10,6 +10,7 @@ from engine_fixtures import GENESIS_MS, VALIDATOR
 from freehold.base.amounts import TOKEN
 from freehold.base.errors import FreeholdError, LocalProtocolError
 from freehold.base.presets import MAINNET_ELECTIONS, MINIMAL, MINIMAL_ELECTIONS
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, AbciValidator, CommitInfo, VoteInfo
 from freehold.consensus.abci.service import AbciService
@@ -172,7 +173,7 @@ class Comet:
         self.service.handle(wire.RequestInfo("0.38.25"))
         if not self.height:
             members = self.genesis.validators.validators
-            updates = tuple(wire.ValidatorUpdate(one.pub_key, one.voting_power) for one in members)
+            updates = tuple(parts.ValidatorUpdate(one.pub_key, one.voting_power) for one in members)
             app_state = msgspec.json.encode(self.genesis.app_state)
             begin = wire.RequestInitChain(Timestamp.from_ms(GENESIS_MS), CHAIN, updates, app_state, 1)
             self.service.handle(begin)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freehold.base.presets import MINIMAL
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciValidator, CommitInfo, ExtendedCommitInfo, ExtendedVoteInfo, VoteInfo
 from freehold.consensus.abci.service import AbciService
@@ -113,7 +114,7 @@ class VrfChain:
         self.votes: list[ExtendedVoteInfo] = []
         self.change: Change = lambda height, number, extension: extension
         validators = tuple(
-            wire.ValidatorUpdate(PublicKey(member.public), power)
+            parts.ValidatorUpdate(PublicKey(member.public), power)
             for member, power in zip(self.members, self.powers, strict=True)
         )
         state = genesis_state(genesis)

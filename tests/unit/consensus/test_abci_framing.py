@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.base.errors import CodecError
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import (
     AbciMisbehavior,
@@ -166,7 +167,7 @@ def test_a_check_is_read_as_every_other_message_is(tx: bytes, kind: bytes, noise
 def test_messages_survive_a_round_trip() -> None:
     messages: list[wire.Request] = [
         wire.RequestInitChain(
-            Timestamp(5, 6), "chain", (wire.ValidatorUpdate(PublicKey(bytes(32)), 10),), b"{}", initial_height=1
+            Timestamp(5, 6), "chain", (parts.ValidatorUpdate(PublicKey(bytes(32)), 10),), b"{}", initial_height=1
         ),
         wire.RequestQuery(b"\xff", b"/store\xff", -1, prove=True),
         wire.RequestCheckTx(b"tx", wire.CheckTxType.RECHECK),
@@ -176,8 +177,8 @@ def test_messages_survive_a_round_trip() -> None:
     for message in messages:
         (frame,) = frames(encode_request(message))
         assert decode_request(frame) == message
-    events = (wire.AbciEvent("set", (wire.EventAttribute("data", "00"),)),)
-    answer = wire.ResponseFinalizeBlock((wire.ExecTxResult(3, b"d", events), wire.ExecTxResult()), bytes(32))
+    events = (parts.AbciEvent("set", (parts.EventAttribute("data", "00"),)),)
+    answer = wire.ResponseFinalizeBlock((parts.ExecTxResult(3, b"d", events), parts.ExecTxResult()), bytes(32))
     (frame,) = frames(encode_response(answer))
     assert decode_response(frame) == answer
     assert {kind for kind in wire.REQUESTS.values()} == {

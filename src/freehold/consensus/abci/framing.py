@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from freehold.base.errors import CodecError, check
+from freehold.consensus.abci.message_parts import MAX_REQUEST_BYTES
 from freehold.consensus.abci.messages import (
-    MAX_REQUEST_BYTES,
     REQUESTS,
     RESPONSES,
     CheckTxType,

@@ -19,6 +19,7 @@ from typing import Any, Final
 from freehold.base.errors import InvalidInputError, LocalProtocolError, RefusedError
 from freehold.base.limits import KIB
 from freehold.consensus import application as abci
+from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, CommitInfo, ExtendedCommitInfo, ExtendedVoteInfo
 from freehold.consensus.abci.following import Clock, FinalBlock, Follower, NoFollower
@@ -138,7 +139,7 @@ class AbciService:
             return _refused(error.message)
         proof = None
         if request.prove:
-            proof = wire.ProofOps((wire.ProofOp(PROOF_TYPE, request.data, answer.proof),))
+            proof = parts.ProofOps((parts.ProofOp(PROOF_TYPE, request.data, answer.proof),))
         return wire.ResponseQuery(
             key=request.data,
             value=answer.value or b"",
@@ -297,7 +298,7 @@ class AbciService:
             tuple(_result(result) for result in answer.tx_results),
             answer.app_hash,
             tuple(
-                wire.ValidatorUpdate(PublicKey(member.public_key), member.power) for member in answer.validator_updates
+                parts.ValidatorUpdate(PublicKey(member.public_key), member.power) for member in answer.validator_updates
             ),
         )
 
@@ -312,13 +313,13 @@ class AbciService:
     def _list_snapshots(self, _: wire.RequestListSnapshots) -> wire.ResponseListSnapshots:
         return wire.ResponseListSnapshots(
             tuple(
-                wire.Snapshot(one.height, one.format, one.chunks, one.hash, one.metadata)
+                parts.Snapshot(one.height, one.format, one.chunks, one.hash, one.metadata)
                 for one in self._app.list_snapshots()
             )
         )
 
     def _offer_snapshot(self, request: wire.RequestOfferSnapshot) -> wire.ResponseOfferSnapshot:
-        offered = request.snapshot or wire.Snapshot()
+        offered = request.snapshot or parts.Snapshot()
         snapshot = abci.Snapshot(
             height=offered.height,
             format=offered.format,
@@ -388,11 +389,11 @@ class AbciService:
         return max(request.time.ms, self._last_time_ms() + 1)
 
 
-def _result(result: abci.TxResult) -> wire.ExecTxResult:
+def _result(result: abci.TxResult) -> parts.ExecTxResult:
     events = tuple(
-        wire.AbciEvent(event.kind, (wire.EventAttribute(EVENT_KEY, event.data.hex()),)) for event in result.events
+        parts.AbciEvent(event.kind, (parts.EventAttribute(EVENT_KEY, event.data.hex()),)) for event in result.events
     )
-    return wire.ExecTxResult(result.code, result.data, events)
+    return parts.ExecTxResult(result.code, result.data, events)
 
 
 def _refused(why: str) -> wire.ResponseQuery:

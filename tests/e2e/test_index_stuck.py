@@ -136,11 +136,13 @@ async def go_on_without(watch: Watch, blocks: int, reason: str) -> None:
     await watch.until(lambda: _reached(watch, begun + blocks))
     await watch.until(lambda: _failed(watch, reason))
     assert await watch.metric("freehold_index_behind_blocks") >= blocks - 5
-    asked = time.monotonic()
-    assert (await watch.get(f"/v1/tx/{'0' * 64}"))[1]["code"] == "unknown_tx"
+    for _ in range(10):  # each waits half a second at most, also when it is the first to meet the silence
+        asked = time.monotonic()
+        assert (await watch.get(f"/v1/tx/{'0' * 64}"))[1]["code"] == "unknown_tx"
+        assert time.monotonic() - asked < ANSWER_S / 2
     print(
         f"{reason}: {await watch.height() - begun} blocks, {watch.sent - sent} transfers, slowest answer"
-        f" {watch.slowest_s * 1e3:.0f} ms, history refused after {time.monotonic() - asked:.1f} s, memory"
+        f" {watch.slowest_s * 1e3:.0f} ms, an unknown transaction told after {time.monotonic() - asked:.1f} s, memory"
         f" {memory / MIB:.1f} to {max(watch.memory) / MIB:.1f} MiB"
     )
     assert watch.sent > sent + blocks

@@ -1,8 +1,9 @@
 """History of all blocks over HTTP, from the index. What only the newest 1,000 blocks need is `history`'s, from memory.
 
 One thread reads, so that a heavy question waits for another one and for nothing else; it is given up after a bounded
-number of steps, or of seconds when the database does not answer. Few wait for their turn, so that a database that
-hangs holds up no other route. Nothing here is proven. Spec: docs/spec/history.md.
+number of steps, or of seconds when the database does not answer. Few wait for their turn, and once a reading got no
+answer the next ones are refused at once for a while, so that a database that hangs holds up no other route. Nothing
+here is proven. Spec: docs/spec/history.md.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ from freehold.rpc.desk import Desk
 T = TypeVar("T")
 
 READ_S: Final = 5.0  # above the databases' own limits: only one that hangs takes so long
+PATIENCE_S: Final = 0.5  # of a question that can also be answered without history
+SILENT_S: Final = 5.0  # for so long nothing is asked of a database that did not answer
 MAX_WAITING: Final = 16
 
 _ONE = "(?:G[A-Z2-7]{55}|[0-9a-f]{64})"
@@ -152,6 +155,7 @@ class Archive:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="rpc-history")
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._silent_until_s = 0.0  # of the event loop's clock
 
     def start(self) -> None:
         """Keep the index up, once the ledger's blocks are told."""
@@ -234,7 +238,19 @@ class Archive:
 
         Raises:
             RefusedError: no indexed block holds it.
+            IndexUnavailableError: the index cannot be asked now.
         """
+        return await self._read(self._finding(id_))
+
+    async def find_tx_soon(self, id_: bytes) -> TxLine:
+        """The same for who does not wait for history: `index_slow` after `PATIENCE_S`."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._read(self._finding(id_))
+        except TimeoutError:
+            raise _slow() from None
+
+    def _finding(self, id_: bytes) -> Callable[[Index], TxLine]:
 
         def read(index: Index) -> TxLine:
             found = index.tx(id_)
@@ -242,7 +258,7 @@ class Archive:
                 raise unknown("tx", index.spans())
             return found
 
-        return await self._read(read)
+        return read
 
     async def block(self, name: str) -> HistoryBlockAnswer:
         """A block by height or hash."""
@@ -273,6 +289,7 @@ class Archive:
                 code="index_opening",
                 hint=_LATER,
             )
+        self._check_answers()
         if self._waiting >= MAX_WAITING:
             raise IndexUnavailableError("too many wait for history", code="index_busy", hint=_LATER)
         self._waiting += 1
@@ -280,6 +297,11 @@ class Archive:
             await self._turn.acquire()
         finally:
             self._waiting -= 1
+        try:
+            self._check_answers()  # it may have fallen silent while this one waited
+        except IndexUnavailableError:
+            self._turn.release()
+            raise
         try:
             return await self._read_now(index, work)
         except IndexDamagedError as error:
@@ -290,20 +312,35 @@ class Archive:
                 hint="try again later; the ledger itself is not concerned",
             ) from None
 
+    def _check_answers(self) -> None:
+        if asyncio.get_running_loop().time() < self._silent_until_s:
+            raise _slow()
+
     async def _read_now(self, index: Index, work: Callable[[Index], T]) -> T:
         """Read in one's turn, which ends with the thread's work, whatever becomes of who asked."""
-        future = asyncio.get_running_loop().run_in_executor(self._reader, work, index)
-        future.add_done_callback(self._end_turn)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._reader, work, index)
+        limit = loop.call_later(READ_S, self._give_up, index)
+        future.add_done_callback(lambda done: self._end_turn(done, limit))
         done, _ = await asyncio.wait({future}, timeout=READ_S)
         if not done:
-            index.abandon_read()
-            raise IndexUnavailableError("history's database does not answer", code="index_slow", hint=_LATER)
+            raise _slow()
         return await future
 
-    def _end_turn(self, future: asyncio.Future[T]) -> None:
+    def _give_up(self, index: Index) -> None:
+        """Break off a reading that got no answer, and ask nothing more for a while."""
+        self._silent_until_s = asyncio.get_running_loop().time() + SILENT_S
+        index.abandon_read()
+
+    def _end_turn(self, future: asyncio.Future[T], limit: asyncio.TimerHandle) -> None:
+        limit.cancel()
         self._turn.release()
         if not future.cancelled():
             future.exception()  # asked for, also when nobody waits any more
+
+
+def _slow() -> IndexUnavailableError:
+    return IndexUnavailableError("history's database does not answer", code="index_slow", hint=_LATER)
 
 
 def open_archive(home: DaemonHome, desk: Desk, report: Report) -> Archive:

@@ -5,7 +5,6 @@ Reads of the state that may take long run in two threads, so that neither blocks
 
 import asyncio
 import base64
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -154,16 +153,18 @@ class Service:
     async def tx(self, id_hex: str) -> TxAnswer:
         """What a transaction did: of a recent block from memory, of an older one from the index where there is one."""
         id_ = parse_id(id_hex)
-        outcome = self.history.outcome(id_)
+        outcome, silent = self.history.outcome(id_), ""
         if outcome is None and self.archive.is_kept:
-            with contextlib.suppress(IndexUnavailableError):  # who waits for a new transaction needs no history
-                found = await self.archive.find_tx(id_)
+            try:
+                found = await self.archive.find_tx_soon(id_)
                 outcome = TxOutcome(found.code, found.height, found.data)
+            except IndexUnavailableError:  # who waits for a new transaction needs no history
+                silent = " (history of older ones does not answer now)"
         if outcome is None:
             raise RefusedError(
                 "no recent block holds this transaction",
                 code="unknown_tx",
-                hint=f"blocks from height {self.history.oldest_height} on are searched; it may still wait",
+                hint=f"blocks from height {self.history.oldest_height} on are searched{silent}; it may still wait",
             )
         return _tx_answer(id_, outcome)
 

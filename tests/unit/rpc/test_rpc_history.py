@@ -184,6 +184,7 @@ def test_damage_that_a_reader_meets_is_mended(tmp_path):
 def test_a_database_that_hangs_holds_up_history_alone(tmp_path, monkeypatch):
     """Its questions are refused in bounded time, few wait at once, and all else is answered meanwhile."""
     monkeypatch.setattr(archive, "READ_S", 0.2)
+    monkeypatch.setattr(archive, "SILENT_S", 1.0)
     desk = Kept()
     desk.pay(7)
 
@@ -208,8 +209,41 @@ def test_a_database_that_hangs_holds_up_history_alone(tmp_path, monkeypatch):
         first = await asyncio.wait_for(asked[0], 5)
         assert (first.status_code, first.json()["code"]) == (503, "index_slow") and abandoned
         go_on.set()
-        assert {(await task).status_code for task in asked[1:]} == {200, 503}
-        assert (await face.get("/v1/history")).status_code == 200
+        assert {(await task).json()["code"] for task in asked[1:]} == {"index_busy", "index_slow"}
+        async with asyncio.timeout(20):
+            while (await face.get("/v1/history")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    ask(tmp_path, work, desk)
+
+
+def test_a_transaction_is_told_of_at_once_while_the_database_hangs(tmp_path, monkeypatch):
+    """One that is new to a few: it waits a moment for history, and after the first silence not at all."""
+    monkeypatch.setattr(archive, "READ_S", 1.0)
+    monkeypatch.setattr(archive, "SILENT_S", 60.0)
+    desk = Kept()
+    desk.pay(7)
+
+    async def work(face: Face, desk: Kept, follower: IndexFollower) -> None:
+        index, read = follower._index, threading.Event()
+        index.tx, index.abandon_read = lambda _: read.wait(20), read.set
+        loop = asyncio.get_running_loop()
+
+        async def took(path: str, code: str) -> float:
+            begun = loop.time()
+            answer = (await face.get(path)).json()
+            assert answer["code"] == code and answer["hint"], answer
+            if code == "unknown_tx":
+                assert "history of older ones does not answer now" in answer["hint"]
+            return loop.time() - begun
+
+        unknown = "/v1/tx/" + "0" * 64
+        assert await took(unknown, "unknown_tx") < archive.READ_S
+        async with asyncio.timeout(20):
+            while not read.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await took("/v1/history", "index_slow") < archive.PATIENCE_S
+        assert await took(unknown, "unknown_tx") < archive.PATIENCE_S
 
     ask(tmp_path, work, desk)
 

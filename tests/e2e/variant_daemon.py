@@ -8,7 +8,8 @@ All else is the shipped daemon. Variants:
     silent: withholds its vote extension.
     clock: its whole clock is off, with another build of the engine (`shifted_clock.py`).
     shifted: its votes' times are those of a clock far off, by a remote signer (`remote_signer.py`).
-    torn: its index counts blocks in another transaction than it writes them in; the canary of the index.
+    indexing: dies at a step of its index as `points` does.
+    torn: the same, and its index counts blocks in another transaction than it writes them in; the canary of the index.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from freehold.base.limits import MAX_TX_BYTES
 from freehold.consensus import application as abci
 from freehold.consensus.comet import configuration, install, node
 from freehold.consensus.ledger_application import LedgerApplication
+from freehold.indexer.databases import Transaction
 from freehold.indexer.records import BlockRecord
 from freehold.indexer.store import Index
 from freehold.rpc import archive
@@ -32,6 +34,7 @@ from freehold.rpc.main import main
 
 HOME = Path(sys.argv[sys.argv.index("--home") + 1]) if "--home" in sys.argv else Path()
 STEPS = ("finalize", "finalized", "commit", "committed", "told")
+INDEX_STEPS = ("rows", "counted", "indexed")
 
 
 def pass_step(step: str) -> None:
@@ -129,6 +132,22 @@ def shift_votes() -> None:
     configuration.config_text = config_text
 
 
+class Indexing(Index):
+    """Dies when a block's rows are written, when it is counted too, or when both are durable."""
+
+    def add(self, blocks: Sequence[BlockRecord]) -> None:
+        super().add(blocks)
+        pass_step("indexed")
+
+    def _add_rows(self, transaction: Transaction, block: BlockRecord) -> None:
+        super()._add_rows(transaction, block)
+        pass_step("rows")
+
+    def _add_span(self, transaction: Transaction, height: int, newest: int) -> None:
+        super()._add_span(transaction, height, newest)
+        pass_step("counted")
+
+
 class Torn(Index):
     """Makes durable that it holds blocks before it holds them."""
 
@@ -136,6 +155,7 @@ class Torn(Index):
         with self._database.write() as transaction:
             for block in blocks:
                 self._add_span(transaction, block.height, block.height - 1)
+        pass_step("counted")
         with self._database.write() as transaction:
             for block in blocks:
                 self._add_rows(transaction, block)
@@ -151,8 +171,8 @@ if __name__ == "__main__":
     variant = sys.argv[1]
     if variant == "shifted":
         shift_votes()
-    elif variant == "torn":
-        archive.Index = Torn
+    elif variant in ("indexing", "torn"):
+        archive.Index = Torn if variant == "torn" else Indexing
     elif variant == "clock":
         use_engine(os.environ["ENGINE"])
     else:

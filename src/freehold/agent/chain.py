@@ -77,10 +77,6 @@ class ChainView:
         records = await self.ledger.read([lease_key(id_) for id_ in ids], height)
         return {id_: lease for id_ in ids if (lease := records.get(lease_key(id_), Lease))}
 
-    def forget(self, lease_id: bytes) -> None:
-        """Stop following a lease with which this node is done."""
-        self.leases.pop(lease_id, None)
-
     async def any_lease(self, lease_id: bytes) -> Lease | None:
         """The verified record of any lease, at most one poll old."""
         if lease_id in self.leases:

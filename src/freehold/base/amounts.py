@@ -28,16 +28,6 @@ def add(a: int, b: int) -> int:
     return total
 
 
-def subtract(a: int, b: int) -> int:
-    """Subtract b from a.
-
-    Raises:
-        InvariantError: the difference is negative.
-    """
-    check(is_amount(a) and is_amount(b) and a >= b, "amount_subtract_in_range", a=a, b=b)
-    return a - b
-
-
 def parse_amount(text: str) -> int:
     """Read `12` or `12.5` tokens into units of 10^-7.
 

@@ -13,7 +13,7 @@ from freehold.cli.output import Json, Result, say
 from freehold.client.ledger_joining import Footing, check_genesis, fetch_genesis, find_footing, parse_digest
 from freehold.consensus.comet.addresses import check_address, merge_peers
 from freehold.consensus.comet.configuration import SIGNER_RECORD, begin_signing, held_data, remove_data
-from freehold.consensus.comet.founding import check_same_genesis, settle
+from freehold.consensus.comet.founding import check_folder, check_same_genesis, settle
 from freehold.consensus.comet.operators import OperatorHome, check_name, read_card
 from freehold.consensus.folder import FolderLock
 from freehold.ledger.genesis_elections import parse_elections
@@ -110,7 +110,7 @@ def join(
 
 
 def _check_folder(own: OperatorHome, name: str, address: str) -> None:
-    if (own.folder / "operator.json").exists():
+    if own.card_path.exists():
         own.card()
         return
     if not name or not address:
@@ -121,14 +121,7 @@ def _check_folder(own: OperatorHome, name: str, address: str) -> None:
         )
     check_name(name)
     check_address(address)
-    others = [path.name for path in own.folder.iterdir()] if own.folder.exists() else []
-    strange = sorted(other for other in others if not other.endswith(".key"))
-    if strange:
-        raise InvalidInputError(
-            f"{own.folder} is not empty, and no validator's home: it holds {', '.join(strange[:5])}",
-            code="home_not_empty",
-            hint="nothing was changed; choose a new folder (keys of a backup may lie in it)",
-        )
+    check_folder(own)
 
 
 def _prepare(
@@ -145,7 +138,7 @@ def _prepare(
     genesis = check_genesis(document, source or str(own.genesis_path), wanted)
     check_same_genesis(own, document)
     say(f"genesis of {genesis.chain_id}, SHA-256 {genesis.digest.hex()}")
-    is_new = not (own.folder / "operator.json").exists()
+    is_new = not own.card_path.exists()
     known = own.settings().peers if own.settings_path.exists() else []
     given = [f"{card.peer}@{card.address}" for card in map(read_card, cards)]
     peers = merge_peers(known, [*given, *named], "" if is_new else own.card().peer)
@@ -187,7 +180,7 @@ def _document(own: OperatorHome, source: str, digest: bytes | None) -> bytes:
 
 def _write(own: OperatorHome, ready: _Plan, name: str, address: str, listen: str, trust: str) -> None:
     """Keys first and settings last: a home that was cut off on the way is finished by the same command."""
-    if not (own.folder / "operator.json").exists():
+    if not own.card_path.exists():
         own.make_keys(name, address)
     with FolderLock(own.data):
         if ready.destroys:
@@ -218,7 +211,7 @@ def _result(own: OperatorHome, ready: _Plan, *, plan: bool) -> Result:
         "home": str(home),
         "chain_id": genesis.chain_id,
         "genesis": genesis.digest.hex(),
-        "validator": None if plan and not (home / "operator.json").exists() else own.card().validator,
+        "validator": None if plan and not own.card_path.exists() else own.card().validator,
         "peers": ready.peers,
         "state_sync": ready.servers,
         "trust": None if footing is None else f"{footing.height}:{footing.hash.hex()}",

@@ -8,21 +8,22 @@ import msgspec
 from cyclopts import App, Parameter
 
 from freehold.base.amounts import TOKEN
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RefusedError, UnreachableError
+from freehold.base.limits import MAX_CHAIN_ID_BYTES
 from freehold.base.presets import ELECTIONS, PRESETS
 from freehold.cli import bonds, joining, snapshots, upgrades, validators
 from freehold.cli.output import Json, Result, say
 from freehold.consensus.comet import install as engines
 from freehold.consensus.comet.client import CometClient
-from freehold.consensus.comet.founding import bonds_of, check_founder, genesis_of, settle
-from freehold.consensus.comet.operators import OperatorHome, read_card
+from freehold.consensus.comet.founding import bonds_of, check_folder, check_founder, genesis_of, settle
+from freehold.consensus.comet.operators import Card, OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
-from freehold.light.genesis import parse_genesis
+from freehold.light.genesis import MAX_GENESIS_BYTES, parse_genesis
 from freehold.light.headers import header_hash
 from freehold.rpc.config import load_home, parse_address
-from freehold.rpc.main import main as run_daemon
+from freehold.rpc.main import run_home
 from freehold.rpc.reindex import reindex as rebuild_index
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
@@ -56,8 +57,18 @@ def install(*, json: Json = False) -> Result:
 
 
 @app.command
-def keys(*, home: Path, name: str, address: str, owner: str = "", json: Json = False) -> Result:
+def keys(
+    *,
+    home: Path,
+    name: str,
+    address: str,
+    owner: str = "",
+    force: bool = False,
+    json: Json = False,
+) -> Result:
     """Make a validator's keys in its home, and the public card that the other operators need.
+
+    Keys that are there stay, whatever is said here.
 
     Parameters
     ----------
@@ -69,9 +80,23 @@ def keys(*, home: Path, name: str, address: str, owner: str = "", json: Json = F
         The ip:port at which its peers reach it; public.
     owner
         The account (G...) that holds its bond in a new chain; it earns the validator's share of fees.
+    force
+        Replace a card that says something else; without this nothing is changed, and what it says is named.
     """
-    card = OperatorHome(home).make_keys(name, address, owner)
-    text = f"validator {card.validator}\ncard {home / 'operator.json'}\nnext: send the card to whoever makes genesis"
+    own = OperatorHome(home)
+    check_folder(own)
+    if own.card_path.exists() and not force:
+        old = own.card()
+        if (old.name, old.address, old.owner) != (name, address, owner):
+            raise RefusedError(
+                f"this replaces {own.card_path}: name {old.name}, address {old.address}, owner {old.owner or 'none'}",
+                code="needs_force",
+                hint="nothing was changed: add --force to do it; the keys would stay",
+            )
+    card = own.make_keys(name, address, owner)
+    text = f"validator {card.validator}\ncard {own.card_path}\nnext: send the card to whoever makes genesis"
+    if own.settings_path.exists() and (settings := own.settings()).listen != address:
+        text += f"\nnote: the engine still listens at {settings.listen}, as {own.settings_path} says"
     return Result(msgspec.to_builtins(card) | {"home": str(home)}, text)
 
 
@@ -83,7 +108,7 @@ def init(
     genesis: Path | None = None,
     name: str = "one",
     address: str = "127.0.0.1:26656",
-    preset: str = "minimal",
+    preset: str | None = None,
     chain_id: str = "",
     faucet: str | None = None,
     rpc: str = "127.0.0.1:4600",
@@ -106,7 +131,7 @@ def init(
     address
         The ip:port at which peers reach it, when keys are made.
     preset
-        `minimal` (epochs of 10 s) or `mainnet` (epochs of an hour), of a new chain.
+        `minimal` (epochs of 10 s; when left out) or `mainnet` (epochs of an hour), of a new chain.
     chain_id
         Of a new chain; a random one when left out.
     faucet
@@ -114,30 +139,23 @@ def init(
     rpc
         The ip:port at which wallets, agents and browsers ask this validator over HTTP.
     """
-    listen = str(parse_address(rpc))
-    own = OperatorHome(home)
-    card = own.card() if (own.folder / "operator.json").exists() else own.make_keys(name, address)
+    # All that was typed is checked before any key is made.
+    own, listen = OperatorHome(home), str(parse_address(rpc))
+    check_folder(own)
     cards = [read_card(path) for path in operators or []]
-    if genesis is not None:
-        try:
-            document = genesis.read_bytes()
-        except OSError as error:
-            raise InvalidInputError(f"{genesis} cannot be read: {error.strerror}", code="missing_file") from None
-    elif own.genesis_path.exists():
-        document = own.genesis_path.read_bytes()
-    else:
-        if preset not in PRESETS:
-            raise InvalidInputError(
-                f"unknown preset {preset[:40]!r}", code="bad_preset", hint=f"use one of {', '.join(sorted(PRESETS))}"
-            )
-        rich = decode_account(faucet) if faucet is not None else None
-        everyone = cards if card in cards else [card, *cards]
-        elections = ELECTIONS[preset]
-        amount = max(elections.min_bond, FIRST_BOND)
-        state = app_state_document(
-            PRESETS[preset], [], [], faucet=rich, elections=elections, bonds=bonds_of(everyone, amount)
+    document = None
+    if genesis is not None or own.genesis_path.exists():
+        document = _read_document(genesis or own.genesis_path)
+        parse_genesis(document)
+    if document is not None and (chain_id or faucet is not None or preset is not None):
+        raise InvalidInputError(
+            f"{genesis or own.genesis_path} is a chain's document: --preset, --chain-id and --faucet are of a new one",
+            code="bad_usage",
+            hint="nothing was changed: leave them out, or found another chain in another folder",
         )
-        document = genesis_of(everyone, chain_id or f"freehold-{random_bytes(4).hex()}", state)
+    new = _Chain.of(preset or "minimal", chain_id, faucet)
+    card = own.card() if own.card_path.exists() else own.make_keys(name, address)
+    document = document or new.document(cards if card in cards else [card, *cards])
     check_founder(own, parse_genesis(document))
     trusted = settle(own, document, cards, rpc=listen)
     count = len(trusted.validators.validators)
@@ -154,6 +172,46 @@ def init(
     return Result(answer, text)
 
 
+class _Chain(msgspec.Struct, frozen=True):
+    """What was asked for of a new chain."""
+
+    preset: str
+    chain_id: str
+    faucet: bytes | None
+
+    @staticmethod
+    def of(preset: str, chain_id: str, faucet: str | None) -> "_Chain":
+        if preset not in PRESETS:
+            raise InvalidInputError(
+                f"unknown preset {preset[:40]!r}", code="bad_preset", hint=f"use one of {', '.join(sorted(PRESETS))}"
+            )
+        if len(chain_id.encode()) > MAX_CHAIN_ID_BYTES:
+            raise InvalidInputError(
+                f"--chain-id has more than {MAX_CHAIN_ID_BYTES} bytes", code="bad_chain_id", hint="choose a shorter one"
+            )
+        rich = decode_account(faucet) if faucet is not None else None
+        return _Chain(preset, chain_id or f"freehold-{random_bytes(4).hex()}", rich)
+
+    def document(self, cards: list[Card]) -> bytes:
+        elections = ELECTIONS[self.preset]
+        amount = max(elections.min_bond, FIRST_BOND)
+        bonds = bonds_of(cards, amount)
+        state = app_state_document(PRESETS[self.preset], [], [], faucet=self.faucet, elections=elections, bonds=bonds)
+        return genesis_of(cards, self.chain_id, state)
+
+
+def _read_document(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_GENESIS_BYTES + 1)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror}",
+            code="missing_file",
+            hint="give the genesis.json that another operator made; without --genesis a new chain is founded",
+        ) from None
+
+
 @app.command
 def run(*, home: Path, json: Json = False) -> Result:
     """Run a validator until it is stopped: the ledger's application, its HTTP face, and the engine as its child.
@@ -163,7 +221,7 @@ def run(*, home: Path, json: Json = False) -> Result:
     home
         The validator's folder, made by `freehold ledger init`.
     """
-    code = run_daemon(["--home", str(home)])
+    code = run_home(home)
     return Result({"home": str(home), "stopped": True}, "stopped", code)
 
 
@@ -190,7 +248,15 @@ def status(*, home: Path, json: Json = False) -> Result:
     home
         The validator's folder.
     """
-    return asyncio.run(_status(OperatorHome(home)))
+    own = OperatorHome(home)
+    own.genesis()
+    if not own.rpc_socket.exists():
+        raise UnreachableError(
+            f"no validator runs on {home}",
+            code="engine_unreachable",
+            hint=f"start it with `freehold ledger run --home {home}`; the end of its log says why it stopped",
+        )
+    return asyncio.run(_status(own))
 
 
 async def _status(home: OperatorHome) -> Result:

@@ -56,7 +56,12 @@ def make_app(*, summaries: bool = False) -> App:
     """
     flags = Parameter(negative=(), show_default=_shown)  # only what someone can mean: no --no-json, no [default: False]
     app = App(
-        name="freehold", help=HELP, result_action="return_value", version_flags=["--version"], default_parameter=flags
+        name="freehold",
+        help=HELP,
+        result_action="return_value",
+        version_flags=["--version"],
+        default_parameter=flags,
+        suppress_keyboard_interrupt=False,  # told by `run`, as every end of a command
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(target, name=name, **({"help": summary} if summaries else {}))

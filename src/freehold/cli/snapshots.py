@@ -34,14 +34,16 @@ def list_(*, home: Path, json: Json = False) -> Result:
     home
         The validator's folder; it may be running.
     """
-    folder = SnapshotFolder(OperatorHome(home).data / SNAPSHOTS)
+    own = OperatorHome(home)
+    own.genesis()  # an empty list would hide that this is no home
+    folder = SnapshotFolder(own.data / SNAPSHOTS)
     table = Table(("height", "keys", "chunks", "bytes", "hash"))
     rows = []
     for _, metadata in folder.listed():
         row = _row(metadata, folder)
         rows.append(row)
         table.add(row["height"], row["keys"], row["chunks"], row["bytes"], str(row["hash"])[:16])
-    text = table.text() if rows else "no snapshots; next: `freehold ledger snapshot create --home ..`"
+    text = table.text() if rows else f"no snapshots; next: `freehold ledger snapshot create --home {home}`"
     return Result({"home": str(home), "snapshots": rows}, text)
 
 
@@ -60,6 +62,8 @@ def create(*, home: Path, height: int = LATEST, keep: int = 2, json: Json = Fals
     """
     if keep < 1:
         raise InvalidInputError("--keep must be at least 1", code="bad_usage", hint="the new snapshot is one of them")
+    if height < 1 and height != LATEST:
+        raise InvalidInputError("--height must be at least 1", code="bad_usage", hint="leave it out for the newest")
     own = OperatorHome(home)
     folder = SnapshotFolder(own.data / SNAPSHOTS)
     chunk_bytes = own.settings().snapshot_chunk_bytes if own.settings_path.exists() else CHUNK_BYTES
@@ -91,20 +95,20 @@ def rollback(
     force
         Do it; without this nothing is changed, and what would be destroyed is named.
     """
-    own = OperatorHome(home)
-    if not (own.folder / "validator.toml").exists():
+    own = _home_of(home)
+    if not (own.data / "state/data.mdb").exists():
         raise InvalidInputError(
-            f"{home} is no home of a CometBFT validator", code="not_comet", hint="an embedded ledger has no rollback"
+            f"{own.data / 'state'} holds no state: there is nothing to take back", code="no_state", hint="see --home"
         )
     program = Path(install.require().path)
     with FolderLock(own.data):
         recover(own.data / "state")
         with StateStore.open(own.data / "state", genesis_preset(own.genesis()).state_heights) as state:
             height = state.height
-            destroyed = [f"the state after block {height} ({own.data / 'state'})"]
-            destroyed.append(f"the engine's state of height {height} ({own.engine / 'data' / 'state.db'})")
+            engine_state = f"the engine's state of height {height} ({own.engine / 'data' / 'state.db'})"
+            destroyed = [f"the state after block {height} ({own.data / 'state'})", engine_state]
             if hard:
-                destroyed.append(f"block {height} ({own.engine / 'data' / 'blockstore.db'})")
+                destroyed.append(f"the engine's newest block ({own.engine / 'data' / 'blockstore.db'})")
             if not force:
                 raise RefusedError(
                     "a rollback destroys " + "; ".join(destroyed),
@@ -115,6 +119,8 @@ def rollback(
             now = state.rollback()
             app_hash = state.app_hash
         engine_height, engine_hash = _roll_engine_back(program, own, hard=hard)
+        if engine_height >= height:
+            destroyed.remove(engine_state)  # it keeps a block that it has not executed, and goes no further back
     document = {
         "home": str(home),
         "from_height": height,
@@ -127,6 +133,19 @@ def rollback(
     text = f"the state is that of height {now}, the engine's that of {engine_height}\ndestroyed: "
     text += "; ".join(destroyed) + f"\nnext: `freehold ledger run --home {home}`"
     return Result(document, text)
+
+
+def _home_of(folder: Path) -> OperatorHome:
+    own = OperatorHome(folder)
+    if own.settings_path.exists():
+        return own
+    if not own.folder.exists():
+        raise InvalidInputError(f"{folder} does not exist", code="missing_file", hint="see --home")
+    raise InvalidInputError(
+        f"{folder} is no home of a validator on CometBFT: it has no {own.settings_path.name}",
+        code="not_comet",
+        hint="see --home; an embedded ledger has no rollback",
+    )
 
 
 def _roll_engine_back(program: Path, home: OperatorHome, *, hard: bool) -> tuple[int, str]:

@@ -38,7 +38,7 @@ MAX_WAITING: Final = 16
 _ONE = "(?:G[A-Z2-7]{55}|[0-9a-f]{64})"
 _LATER: Final = "try again in a few seconds; the ledger itself is not concerned"
 BLOCK_PATTERN = "^(?:[1-9][0-9]{0,17}|[0-9a-f]{64})$"
-Subjects = Annotated[str, Meta(max_length=65 * MAX_SUBJECTS, pattern=f"^(?:{_ONE}(?:,{_ONE})*)?$")]
+Subjects = Annotated[str, Meta(pattern=f"^(?:{_ONE}(?:,{_ONE}){{0,{MAX_SUBJECTS - 1}}})?$")]
 Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_CHARS, pattern="^(?:[A-Za-z0-9_-]{18})?$")]
 
 

@@ -3,8 +3,6 @@
 Keys are 32 raw bytes, private to their owner: a file that others may read is refused, as ssh does.
 """
 
-import os
-import stat
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,7 +12,8 @@ from msgspec import Meta
 
 from freehold.base.decoders import decode_toml
 from freehold.base.errors import InvalidInputError
-from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
+from freehold.consensus.home_files import read_file, read_key
+from freehold.crypto.ed25519 import PrivateKey
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis, parse_genesis
 
 MAX_CONFIG_BYTES: Final = 64 * 1024
@@ -90,9 +89,9 @@ def load_home(folder: Path) -> DaemonHome:
     Raises:
         InvalidInputError: something is missing, malformed, or open to other users.
     """
-    genesis_bytes = _read(folder / "genesis.json", MAX_GENESIS_BYTES)
+    genesis_bytes = read_file(folder / "genesis.json", MAX_GENESIS_BYTES)
     try:
-        settings = decode_toml(_read(folder / "ledger.toml", MAX_CONFIG_BYTES), Settings)
+        settings = decode_toml(read_file(folder / "ledger.toml", MAX_CONFIG_BYTES), Settings)
     except (msgspec.DecodeError, ValueError) as error:
         raise InvalidInputError(
             f"{folder / 'ledger.toml'}: {error}",
@@ -129,39 +128,6 @@ def parse_address(text: str) -> Address:
     if int(port) > 65_535:
         raise _bad_address(text)
     return Address(str(address), int(port))
-
-
-def read_key(path: Path) -> PrivateKey:
-    """Read a private key's file.
-
-    Raises:
-        InvalidInputError: it is missing, has not 32 bytes, or others may read it.
-    """
-    seed = _read(path, SEED_BYTES, private=True)
-    if len(seed) != SEED_BYTES:
-        raise InvalidInputError(
-            f"{path} holds {len(seed)} bytes, a key has {SEED_BYTES}",
-            code="bad_key",
-            hint="restore it from its backup; never make up a new one for the same genesis",
-        )
-    return PrivateKey.from_seed(seed)
-
-
-def _read(path: Path, max_bytes: int, *, private: bool = False) -> bytes:
-    try:
-        with path.open("rb") as file:
-            if private and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise InvalidInputError(
-                    f"{path} can be read by other users", code="open_key", hint=f"run: chmod 600 {path}"
-                )
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error.strerror}", code="missing_file", hint="a ledger's home needs it"
-        ) from None
-    if len(data) > max_bytes:
-        raise InvalidInputError(f"{path} has more than {max_bytes} bytes", code="oversized")
-    return data
 
 
 def _bad_address(text: str) -> InvalidInputError:

@@ -23,6 +23,7 @@ import msgspec
 
 from freehold.base.errors import ExitCode, FreeholdError, InvalidInputError, InvariantError, LocalProtocolError
 from freehold.consensus.embedded import EngineState
+from freehold.consensus.folder import FolderLock
 from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto import ed25519
 from freehold.crypto.strkey import encode_account
@@ -65,6 +66,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         home = self._home
         async with contextlib.AsyncExitStack() as stack:
+            FolderLock(home.data).release()  # before its ports, which the same daemon would hold if it runs already
             sockets = [_open(str(address), address.host, address.port) for address in home.addresses]
             for opened in sockets:
                 stack.callback(opened.close)
@@ -185,23 +187,45 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="folder with genesis.json, validator.key, ledger.toml")
     parser.add_argument("--check", action="store_true", help="print the settings and end")
     options = parser.parse_args(arguments)
+    try:
+        return run_home(options.home, check=options.check)
+    except FreeholdError as error:
+        return error.exit_code
+    except InvariantError:
+        return ExitCode.FAILED
+
+
+def run_home(folder: Path, *, check: bool = False) -> int:
+    """Run the daemon of a home in this process until it is stopped.
+
+    Args:
+        folder: the home.
+        check: only read it, and print what it says.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        FreeholdError: it cannot start or go on; the log's last line says the same.
+        InvariantError: a defect ended it; the log's last line says the same.
+    """
     faulthandler.enable()  # a crash of the process itself leaves a trace of every thread, not silence
     log = JsonLog()
     log.take_over()
     try:
         ed25519.self_test()
-        home = load_home(options.home)
-        if options.check:
+        home = load_home(folder)
+        if check:
             sys.stdout.write(json.dumps(describe(home), indent=2) + "\n")
             return ExitCode.DONE
         return asyncio.run(Daemon(home, log).run())
     except FreeholdError as error:
         fields = {"code": error.code, "message": error.message, "hint": error.hint}
         log.write("failed", fields, level="error")
-        return error.exit_code
+        raise
     except InvariantError as error:
         log.write("failed", {"code": "invariant_broken", "message": str(error)}, level="error")
-        return ExitCode.FAILED
+        raise
 
 
 @contextlib.asynccontextmanager

@@ -192,7 +192,7 @@ def _in_thread(work: Callable[[], T]) -> T:
     def body() -> None:
         try:
             values.append(work())
-        except BaseException as error:
+        except BaseException as error:  # raised again by the thread that waits for this one
             errors.append(error)
 
     thread = threading.Thread(target=body, name="namespace")

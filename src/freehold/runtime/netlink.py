@@ -121,12 +121,6 @@ class Netlink:
         with _ignored(errno.EEXIST):
             self._request(_NEWADDR, _ACK | _CREATE | _EXCL, body)
 
-    def delete_address(self, index: int, address: IPv4Address, prefix: int) -> None:
-        """Take an address from a link; one that it has not is fine."""
-        body = struct.pack("=BBBBI", socket.AF_INET, prefix, 0, 0, index) + _attr(_LOCAL, address.packed)
-        with _ignored(errno.EADDRNOTAVAIL):
-            self._request(_DELADDR, _ACK, body)
-
     def add_default_route(self, gateway: IPv4Address) -> None:
         """Send everything that no other route takes to `gateway`."""
         body = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, _MAIN_TABLE, 4, 0, 1, 0)

@@ -1,50 +1,24 @@
 """Whether a holder needs its fence."""
 
 import pytest
+from lease_kit import BLANK
+from msgspec.structs import replace
 
 from freehold.agent.core.desired import Want, desired_of
 from freehold.ledger.records import Lease, Member, Term
-from freehold.ledger.transactions import Probe, Resources
 
 ME, OTHER = bytes([1]) * 32, bytes([2]) * 32
 ACCEPT_BY = 60_000
 
 
 def _lease(*others: Member) -> Lease:
-    return Lease(
-        version=1,
-        tenant=bytes(32),
-        deployment=bytes(32),
-        service="web",
-        replica=0,
+    return replace(
+        BLANK,
         members=[Member(ME, 0, 10, bytes(32), False), *others],
         terms=[Term(0, 10, 10)],
-        resources=Resources(1, 1, 0),
-        image_digest=bytes(32),
-        spec_hash=bytes(32),
-        probe=Probe(0, 0, ""),
-        ports=[],
-        price_per_hour=0,
-        reserve_per_hour=0,
         prepaid_ms=3_600_000,
-        failover_empty=True,
-        created_ms=0,
         accept_by_ms=ACCEPT_BY,
         started_ms=10,
-        void_ms_at_start=0,
-        closed_ms=0,
-        close_reason="",
-        settled_epoch=0,
-        escrow=0,
-        bounty=0,
-        deposit=0,
-        bounty_epoch=-1,
-        challenge=b"",
-        paid=0,
-        refunded=0,
-        settlements=[],
-        settled_ms=0,
-        local_volume=False,
     )
 
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lease_kit import BLANK
+from msgspec.structs import replace
 
 from freehold.agent.actions import Actions
 from freehold.agent.boxes import BoxStore
@@ -20,7 +22,6 @@ from freehold.base.presets import MINIMAL
 from freehold.crypto import merkle
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger.records import Deployment, Lease, Member
-from freehold.ledger.transactions import Probe, Resources
 from freehold.protocol import messages
 from freehold.protocol.evidence import (
     DutyLeaf,
@@ -63,40 +64,12 @@ def _manifest(layer: bytes = LAYER) -> bytes:
 
 
 def _lease(image: bytes) -> Lease:
-    return Lease(
-        version=1,
+    return replace(
+        BLANK,
         tenant=ACCOUNT,
         deployment=DEPLOYMENT,
-        service="web",
-        replica=0,
         members=[Member(ME.public, 0, 1, bytes(32), False), Member(SIBLING.public, 0, 1, bytes(32), False)],
-        terms=[],
-        resources=Resources(1, 1, 0),
         image_digest=_raw(image),
-        spec_hash=bytes(32),
-        probe=Probe(0, 0, ""),
-        ports=[],
-        price_per_hour=0,
-        reserve_per_hour=0,
-        prepaid_ms=1,
-        failover_empty=True,
-        created_ms=0,
-        accept_by_ms=0,
-        started_ms=0,
-        void_ms_at_start=0,
-        closed_ms=0,
-        close_reason="",
-        settled_epoch=0,
-        escrow=0,
-        bounty=0,
-        deposit=0,
-        bounty_epoch=-1,
-        challenge=b"",
-        paid=0,
-        refunded=0,
-        settlements=[],
-        settled_ms=0,
-        local_volume=False,
     )
 
 

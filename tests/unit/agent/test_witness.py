@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lease_kit import BLANK
+from msgspec.structs import replace
 
 from freehold.agent.failover import Failover
 from freehold.agent.witness import Witness
@@ -13,7 +15,7 @@ from freehold.base.presets import MINIMAL
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger.keys import lease_key, node_key, node_lease_key
 from freehold.ledger.records import Lease, Member, NodeLease, Term
-from freehold.ledger.transactions import Probe, ProbeKind, Resources
+from freehold.ledger.transactions import Probe, ProbeKind
 from freehold.protocol.evidence import IdentityAnswer, IdentityQuestion, sign_identity
 
 CHAIN, NOW = "freehold-test", 1_000_000
@@ -22,40 +24,13 @@ WEB, OLD = b"w" * 32, b"o" * 32
 
 
 def _lease(prepaid_ms: int) -> Lease:
-    return Lease(
-        version=1,
-        tenant=bytes(32),
-        deployment=bytes(32),
-        service="web",
-        replica=0,
+    return replace(
+        BLANK,
         members=[Member(TARGET.public, 3, 1, bytes(32), False)],
         terms=[Term(0, 1, 1)],
-        resources=Resources(1, 1, 0),
-        image_digest=bytes(32),
-        spec_hash=bytes(32),
         probe=Probe(ProbeKind.TCP, 80, ""),
-        ports=[],
-        price_per_hour=0,
-        reserve_per_hour=0,
         prepaid_ms=prepaid_ms,
-        failover_empty=True,
-        created_ms=0,
-        accept_by_ms=0,
         started_ms=1,
-        void_ms_at_start=0,
-        closed_ms=0,
-        close_reason="",
-        settled_epoch=0,
-        escrow=0,
-        bounty=0,
-        deposit=0,
-        bounty_epoch=-1,
-        challenge=b"",
-        paid=0,
-        refunded=0,
-        settlements=[],
-        settled_ms=0,
-        local_volume=False,
     )
 
 

@@ -205,13 +205,6 @@ def test_selection_in_an_index():
     assert code_of(m.parse_index, IMAGE.manifest) == "ambiguous_manifest"
 
 
-def test_digests_as_bytes():
-    text = "sha256:" + "ab" * 32
-    assert m.digest_text(m.digest_bytes(text)) == text
-    assert code_of(m.digest_bytes, "sha256:xx") == "bad_digest"
-    assert code_of(m.digest_text, b"short") == "bad_digest"
-
-
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(IMAGE.manifest) - 1), st.integers(0, 255))
 def test_no_bytes_raise_anything_else(noise, position, byte):

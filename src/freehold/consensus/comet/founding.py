@@ -104,6 +104,24 @@ def check_founder(home: OperatorHome, genesis: TrustedGenesis) -> None:
         )
 
 
+def check_folder(home: OperatorHome) -> None:
+    """Refuse to make a home of a folder that holds something else; keys may lie there, of a backup.
+
+    Raises:
+        InvalidInputError: `home_not_empty`.
+    """
+    if home.card_path.exists() or not home.folder.is_dir():
+        return
+    names = {path.name for path in home.folder.iterdir()} - {f"{home.card_path.name}.new"}  # cut off while writing it
+    strange = sorted(name for name in names if not name.removesuffix(".new").endswith(".key"))
+    if strange:
+        raise InvalidInputError(
+            f"{home.folder} is not empty, and no validator's home: it holds {', '.join(strange[:5])}",
+            code="home_not_empty",
+            hint="nothing was changed; choose a new folder (keys of a backup may lie in it)",
+        )
+
+
 def settle(
     home: OperatorHome,
     genesis: bytes,

@@ -5,8 +5,6 @@ beacon, `p2p.key` is the engine's identity among its peers. `operator.json` hold
 is what operators exchange.
 """
 
-import os
-import stat
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,9 +14,9 @@ from msgspec import Meta
 from freehold.base.decoders import decode_json, decode_toml
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
-from freehold.base.limits import ID_BYTES
 from freehold.consensus.comet.addresses import MAX_PEERS, check_address, check_peer_id, check_state_sync, parse_peer
 from freehold.consensus.errors import StorageError
+from freehold.consensus.home_files import read_file, read_key
 from freehold.consensus.snapshot_format import CHUNK_BYTES, MIN_CHUNK_BYTES
 from freehold.consensus.storage import write_file
 from freehold.crypto.ed25519 import SEED_BYTES, PrivateKey
@@ -130,6 +128,11 @@ class OperatorHome:
         return self.folder / "genesis.json"
 
     @property
+    def card_path(self) -> Path:
+        """operator.json: the public card."""
+        return self.folder / "operator.json"
+
+    @property
     def settings_path(self) -> Path:
         """validator.toml: where the engine listens, its peers, snapshots."""
         return self.folder / "validator.toml"
@@ -158,7 +161,9 @@ class OperatorHome:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StorageError(f"{self.folder} cannot be made: {error.strerror}", code="storage_failed") from error
+            raise StorageError(
+                f"{self.folder} cannot be made: {error.strerror}", code="storage_failed", hint="choose another --home"
+            ) from error
         for path in (self.folder / "validator.key", self.folder / "vrf.key", self.folder / "p2p.key"):
             if not path.exists():
                 write_file(path, random_bytes(SEED_BYTES))
@@ -166,7 +171,7 @@ class OperatorHome:
         vrf = prove_possession(self.vrf_key(), validator)
         peer = peer_id(self.peer_key().public)
         card = Card(name, validator.hex(), vrf.vrf_key.hex(), vrf.possession.hex(), peer, address, owner)
-        write_file(self.folder / "operator.json", msgspec.json.encode(card) + b"\n")
+        write_file(self.card_path, msgspec.json.encode(card) + b"\n")
         return card
 
     def card(self) -> Card:
@@ -175,7 +180,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing or malformed.
         """
-        return read_card(self.folder / "operator.json")
+        return read_card(self.card_path)
 
     def validator_key(self) -> PrivateKey:
         """Read the key that signs.
@@ -183,7 +188,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing, malformed, or open to others.
         """
-        return _read_key(self.folder / "validator.key")
+        return read_key(self.folder / "validator.key")
 
     def vrf_key(self) -> PrivateKey:
         """Read the key of this validator's part of the beacon.
@@ -191,7 +196,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing, malformed, or open to others.
         """
-        return _read_key(self.folder / "vrf.key")
+        return read_key(self.folder / "vrf.key")
 
     def peer_key(self) -> PrivateKey:
         """Read the engine's identity.
@@ -199,7 +204,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing, malformed, or open to others.
         """
-        return _read_key(self.folder / "p2p.key")
+        return read_key(self.folder / "p2p.key")
 
     def settings(self) -> Settings:
         """Read validator.toml.
@@ -209,7 +214,7 @@ class OperatorHome:
         """
         path = self.settings_path
         try:
-            settings = decode_toml(_read(path, MAX_CARD_BYTES * 4), Settings)
+            settings = decode_toml(read_file(path, MAX_CARD_BYTES * 4), Settings)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidInputError(
                 f"{path}: {error}", code="bad_settings", hint="make it with `freehold ledger init`"
@@ -245,7 +250,7 @@ class OperatorHome:
         Raises:
             InvalidInputError: it is missing or malformed.
         """
-        return parse_genesis(_read(self.genesis_path, MAX_GENESIS_BYTES))
+        return parse_genesis(read_file(self.genesis_path, MAX_GENESIS_BYTES))
 
 
 def check_name(name: str) -> None:
@@ -267,7 +272,7 @@ def read_card(path: Path) -> Card:
         InvalidInputError: it is missing or malformed.
     """
     try:
-        card = decode_json(_read(path, MAX_CARD_BYTES), Card)
+        card = decode_json(read_file(path, MAX_CARD_BYTES), Card)
     except msgspec.MsgspecError as error:
         raise InvalidInputError(
             f"{path} is no operator's card: {error}", code="bad_card", hint="ask its operator for operator.json again"
@@ -299,33 +304,3 @@ def _has_possession(card: Card) -> bool:
         return is_possessed(card.vrf_member)
     except ValueError:
         return False
-
-
-def _read_key(path: Path) -> PrivateKey:
-    seed = _read(path, ID_BYTES, private=True)
-    if len(seed) != SEED_BYTES:
-        raise InvalidInputError(
-            f"{path} holds {len(seed)} bytes, a key has {SEED_BYTES}",
-            code="bad_key",
-            hint="restore it from its backup; never make up a new one for the same genesis",
-        )
-    return PrivateKey.from_seed(seed)
-
-
-def _read(path: Path, max_bytes: int, *, private: bool = False) -> bytes:
-    try:
-        with path.open("rb") as file:
-            if private and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise InvalidInputError(
-                    f"{path} can be read by other users", code="open_key", hint=f"run: chmod 600 {path}"
-                )
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error.strerror}",
-            code="missing_file",
-            hint="make the home with `freehold ledger init`",
-        ) from None
-    if len(data) > max_bytes:
-        raise InvalidInputError(f"{path} has more than {max_bytes} bytes", code="oversized")
-    return data

@@ -145,24 +145,6 @@ def require_digest(text: str) -> str:
     return text
 
 
-def digest_bytes(digest: str) -> bytes:
-    """The 32 bytes of a digest, as the ledger holds them.
-
-    Raises:
-        ImageError: not a sha256 digest.
-    """
-    return bytes.fromhex(require_digest(digest)[7:])
-
-
-def digest_text(raw: bytes) -> str:
-    """The text of a digest of 32 bytes.
-
-    Raises:
-        ImageError: not 32 bytes.
-    """
-    return require_digest(f"sha256:{raw.hex()}")
-
-
 def parse_index(data: bytes) -> Index:
     """Read an OCI index or a Docker manifest list of at most 256 entries.
 

@@ -1,0 +1,40 @@
+"""A lease with nothing in it, from which tests make theirs by `replace`."""
+
+from freehold.ledger.records import Lease
+from freehold.ledger.transactions import Probe, Resources
+
+BLANK = Lease(
+    version=1,
+    tenant=bytes(32),
+    deployment=bytes(32),
+    service="web",
+    replica=0,
+    members=[],
+    terms=[],
+    resources=Resources(1, 1, 0),
+    image_digest=bytes(32),
+    spec_hash=bytes(32),
+    probe=Probe(0, 0, ""),
+    ports=[],
+    price_per_hour=0,
+    reserve_per_hour=0,
+    prepaid_ms=1,
+    failover_empty=True,
+    created_ms=0,
+    accept_by_ms=0,
+    started_ms=0,
+    void_ms_at_start=0,
+    closed_ms=0,
+    close_reason="",
+    settled_epoch=0,
+    escrow=0,
+    bounty=0,
+    deposit=0,
+    bounty_epoch=-1,
+    challenge=b"",
+    paid=0,
+    refunded=0,
+    settlements=[],
+    settled_ms=0,
+    local_volume=False,
+)

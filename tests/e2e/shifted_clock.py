@@ -7,6 +7,7 @@ time, adds `SHIFT_MS`. `variant_daemon.py clock` runs it in place of the install
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from freehold.consensus.comet import install, pins
@@ -66,3 +67,10 @@ def shifted(shift_ms: int, engine: Path) -> dict[str, str]:
         "FAKETIME": f"{shift_ms / 1_000:+.3f}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def remove_shared(pids: Iterable[int]) -> None:
+    """Remove what libfaketime shares between a daemon and its children, and leaves behind when they are killed."""
+    for pid in pids:
+        for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):
+            path.unlink(missing_ok=True)

@@ -65,8 +65,8 @@ def death(grid: LocalGrid, kills: int) -> None:
     grid.end(name)
 
 
-def test_kills_of_the_agent_do_not_touch_containers(own_grid: LocalGrid) -> None:
-    death(own_grid, FEW)
+def test_kills_of_the_agent_do_not_touch_containers(local_grid: LocalGrid) -> None:
+    death(local_grid, FEW)
 
 
 @pytest.mark.long
@@ -74,8 +74,8 @@ def test_twenty_kills_of_the_agent(own_grid: LocalGrid) -> None:
     death(own_grid, MANY)
 
 
-def test_an_exit_while_the_agent_is_dead_keeps_its_code(own_grid: LocalGrid) -> None:
-    grid = own_grid
+def test_an_exit_while_the_agent_is_dead_keeps_its_code(local_grid: LocalGrid) -> None:
+    grid = local_grid
     grid.deploy(
         'name: exits\nservices:\n  web:\n    image: "test-image:1"\n    ports: ["8080"]\n    restart: "no"\n'
         "    x-freehold: {standbys: 0}\n"
@@ -89,6 +89,7 @@ def test_an_exit_while_the_agent_is_dead_keeps_its_code(own_grid: LocalGrid) -> 
     row = grid.wait_for(lambda: (row := grid.service("exits/web"))["last_exit"] and row, 20)
     assert row["last_exit"] == "exit 42"
     assert row["state"] == "exited"
+    grid.end("exits")
 
 
 def test_an_agent_that_stays_dead_loses_what_has_a_standby(own_grid: LocalGrid) -> None:

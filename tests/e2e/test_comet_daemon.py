@@ -207,24 +207,6 @@ def test_a_home_that_contradicts_itself_is_refused(
     assert before == {path.relative_to(home): path.read_bytes() for path in home.glob("engine/data/*.db/*.ldb")}
 
 
-def test_a_port_in_use_a_folder_in_use_and_a_missing_engine_are_told(tmp_path: Path) -> None:
-    home, other = make_validators(tmp_path, 2)
-    with LedgerProcess(home) as daemon:
-        daemon.wait_started()
-        with LedgerProcess(home) as second:
-            assert second.wait_ended() == 1 and second.lines[-1]["code"] == "folder_in_use", second.lines
-        taken = (home / "validator.toml").read_text().split("listen = ")[1].splitlines()[0]
-        lines = (other / "validator.toml").read_text().splitlines()
-        (other / "validator.toml").write_text(
-            "\n".join(f"listen = {taken}" if line.startswith("listen") else line for line in lines)
-        )
-        with LedgerProcess(other) as second:
-            assert second.wait_ended() == 2 and second.lines[-1]["code"] == "port_in_use", second.lines
-    with LedgerProcess(home, environment={"XDG_CACHE_HOME": str(tmp_path)}) as without:
-        assert without.wait_ended() == 2, without.lines
-        assert without.lines[-1]["code"] == "no_engine" and "ledger install" in without.lines[-1]["hint"]
-
-
 def test_peers_of_another_chain_refuse_each_other_and_say_so(tmp_path: Path) -> None:
     homes = make_validators(tmp_path, 2)
     change_genesis(homes[1])

@@ -67,6 +67,7 @@ def test_the_holder_stops_by_itself_and_never_both_run(own_grid: LocalGrid) -> N
     own_grid.wait_for(lambda: lease not in _containers(own_grid, node), 30)
 
 
+@pytest.mark.long  # without it, `test_runtime_death` has a canary of its own
 def test_the_canary_without_a_fence_is_caught(own_grid: LocalGrid, tmp_path: Path) -> None:
     grid = own_grid
     broken = _build_without_fence(tmp_path)

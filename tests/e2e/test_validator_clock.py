@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from faults import seed_of
-from shifted_clock import build_shifted_engine, shifted
+from shifted_clock import build_shifted_engine, remove_shared, shifted
 from validators import Load, Validators, ask, check_load, with_validators
 
 pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(900)]
@@ -31,10 +31,11 @@ async def noticed(net: Validators, index: int, code: str | None) -> dict[str, An
             await asyncio.sleep(0.1)
 
 
-async def hour_ahead(net: Validators, engine: Path) -> None:
+async def hour_ahead(net: Validators, engine: Path, pids: list[int]) -> None:
     rng = seed_of("clock ahead")
     for index in range(4):
-        net.start(index, **({} if index < 3 else {"program": PROGRAM, **shifted(HOUR_MS, engine)}))
+        daemon = net.start(index, **({} if index < 3 else {"program": PROGRAM, **shifted(HOUR_MS, engine)}))
+        pids.append(daemon.process.pid)
     for index in range(4):
         await net.started(index)
     async with Load(rng, list(range(4))) as load:
@@ -56,6 +57,7 @@ async def hour_ahead(net: Validators, engine: Path) -> None:
         await net.kill(3)
         before = net.check_disk(3)
         with net.start(3, program=PROGRAM, **shifted(-HOUR_MS, engine)) as daemon:
+            pids.append(daemon.process.pid)
             assert await asyncio.to_thread(daemon.wait_ended) == 2
             last = daemon.lines[-1]
             assert last["code"] == "clock_behind" and last["hint"], last
@@ -73,4 +75,8 @@ async def hour_ahead(net: Validators, engine: Path) -> None:
 
 def test_a_clock_that_is_an_hour_off_is_told_and_moves_no_header(tmp_path: Path) -> None:
     engine = build_shifted_engine(tmp_path / "engine")
-    with_validators(tmp_path / "net", lambda net: hour_ahead(net, engine))
+    pids: list[int] = []
+    try:
+        with_validators(tmp_path / "net", lambda net: hour_ahead(net, engine, pids))
+    finally:
+        remove_shared(pids)

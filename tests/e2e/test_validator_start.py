@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,6 @@ def refused(home: Path, environment: dict[str, str] | None = None, timeout_s: fl
     return last
 
 
-def test_a_missing_engine(tmp_path: Path) -> None:
-    home = make_validators(tmp_path, 1)[0]
-    told = refused(home, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
-    assert told["code"] == "no_engine" and "freehold ledger install" in told["hint"]
-
-
 @pytest.mark.long
 def test_an_old_go_is_told_and_a_newer_one_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = tmp_path / "go"
@@ -54,14 +47,6 @@ def test_an_old_go_is_told_and_a_newer_one_fetched(tmp_path: Path, monkeypatch: 
     assert any("Go 1.19.8 is too old (needs 1.22.11 or newer)" in line for line in said), said
     assert error.value.code == "engine_build_failed" and "network" in error.value.hint
     assert install.find(tmp_path / "engine") is None
-
-
-def test_a_port_in_use(tmp_path: Path) -> None:
-    home = make_validators(tmp_path, 1)[0]
-    host, _, port = OperatorHome(home).settings().listen.rpartition(":")
-    with socket.create_server((host, int(port))):
-        told = refused(home)
-    assert told["code"] == "port_in_use" and "validator.toml" in told["hint"]
 
 
 def test_a_damaged_state(tmp_path: Path) -> None:
@@ -93,6 +78,7 @@ def test_a_damaged_engine(tmp_path: Path) -> None:
     assert told["code"] == "engine_damaged" and "engine.log" in told["hint"]
 
 
+@pytest.mark.long
 def test_a_genesis_that_was_changed_under_an_engine(tmp_path: Path) -> None:
     one, other = make_validators(tmp_path / "a", 1)[0], make_validators(tmp_path / "b", 1)[0]
     with LedgerProcess(one) as daemon:

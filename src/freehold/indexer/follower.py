@@ -28,6 +28,8 @@ QUEUE_ROWS: Final = 50_000
 BATCH_BLOCKS: Final = 64
 BATCH_ROWS: Final = 10_000
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # the first are for an engine that is starting
+STARTING_TRIES: Final = 4
+ENGINE_AWAY: Final = "engine_unreachable"
 SLOW_S: Final = 10.0
 STOP_S: Final = 2.0
 STOP_TRIES: Final = 5  # then the ledger is closed without it
@@ -108,7 +110,8 @@ class IndexFollower:
                 self._tell("index_rebuilding", error)
                 await self._rebuild()
             except FreeholdError as error:
-                self._tell("index_waiting", error)
+                if error.code != ENGINE_AWAY or self._tries >= STARTING_TRIES:
+                    self._tell("index_waiting", error)
             except OSError as error:
                 self._tell("index_waiting", IndexUnavailableError(str(error), code="index_unavailable"))
             self.indexed = -1

@@ -85,8 +85,8 @@ class Failover:
             log.warning("challenge", lease=lease_id.hex()[:16], term=term, holder=holder.hex()[:16])
             outcome = await self.sender.send(Challenge(lease_id, term))
             challenge = challenge_id(lease_id, term, self.chain.node_id, outcome.height)
-            await self._invite_witnesses(challenge, outcome.height)
-            await asyncio.sleep((self.chain.preset.verdict_window_ms + 2 * self.chain.preset.tick_ms) / 1000)
+            record = await self._invite_witnesses(challenge, outcome.height)
+            await self._until_after(record.posted_ms + self.chain.preset.verdict_window_ms)
             await self.sender.send(Resolve(challenge))
             self._judge(lease_id, term)
         except FreeholdError as error:
@@ -121,10 +121,16 @@ class Failover:
             return False
         return True
 
-    async def _invite_witnesses(self, challenge: bytes, height: int) -> None:
+    async def _until_after(self, ledger_ms: int) -> None:
+        """Wait for a block after that time: while the ledger makes none, its windows stay open."""
+        while self.chain.header_ms <= ledger_ms:  # noqa: ASYNC110 - the view of the ledger is polled too
+            await asyncio.sleep(self.chain.preset.poll_ms / 1000)
+
+    async def _invite_witnesses(self, challenge: bytes, height: int) -> ChallengeRecord:
         record, drawn = await self._drawn(challenge, height)
         log.info("witnesses_drawn", challenge=challenge.hex()[:16], slots=drawn, lease=record.lease.hex()[:16])
         await asyncio.gather(*(self._invite(slot, challenge) for slot in drawn))
+        return record
 
     async def _invite(self, slot: int, challenge: bytes) -> None:
         row = await self.slots.row(slot)

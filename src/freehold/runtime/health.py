@@ -9,11 +9,6 @@ from typing import Final
 
 import msgspec
 
-from freehold.base.errors import InvalidInputError
-
-MIN_INTERVAL_MS: Final = 1_000
-MAX_INTERVAL_MS: Final = 24 * 3_600_000
-
 
 class HealthState(enum.StrEnum):
     """What a container's health is called."""
@@ -81,41 +76,6 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     has_passed: bool
     next_ms: int
-
-
-def make_check(test: str | list[str], **settings: int) -> HealthCheck | None:
-    """Make a healthcheck from compose's `test` and numbers; None for `["NONE"]`.
-
-    Args:
-        test: a shell line, or a list that starts with CMD, CMD-SHELL or NONE.
-        settings: the fields of `HealthCheck`, in milliseconds.
-
-    Raises:
-        InvalidInputError: a form or number that means nothing (`bad_healthcheck`).
-    """
-    words = ["CMD-SHELL", test] if isinstance(test, str) else list(test)
-    if words[:1] == ["NONE"]:
-        return None
-    if words[:1] == ["CMD-SHELL"] and len(words) == 2 and words[1]:
-        argv: tuple[str, ...] = ("/bin/sh", "-c", words[1])
-    elif words[:1] == ["CMD"] and len(words) > 1:
-        argv = tuple(words[1:])
-    else:
-        raise InvalidInputError(
-            "a healthcheck's test must be a line, or a list that starts with CMD, CMD-SHELL or NONE",
-            code="bad_healthcheck",
-            hint='for example ["CMD", "curl", "-f", "http://localhost"]',
-        )
-    check = HealthCheck(test=argv, **settings)
-    spans = (check.interval_ms, check.timeout_ms, check.start_interval_ms)
-    bad = any(not MIN_INTERVAL_MS <= span <= MAX_INTERVAL_MS for span in spans)
-    if bad or not 1 <= check.retries <= 1_000 or not 0 <= check.start_period_ms <= MAX_INTERVAL_MS:
-        raise InvalidInputError(
-            "a healthcheck's number is out of range",
-            code="bad_healthcheck",
-            hint="intervals and timeout from 1 s to 24 h, retries from 1 to 1,000",
-        )
-    return check
 
 
 def begin(check: HealthCheck, now_ms: int) -> Health:

@@ -5,20 +5,15 @@ that it runs again.
 """
 
 import enum
-import re
 from typing import Final
 
 import msgspec
 
-from freehold.base.errors import InvalidInputError
 from freehold.runtime.records import Exit, ExitReason
 
 FIRST_DELAY_MS: Final = 100
 MAX_DELAY_MS: Final = 60_000
 STEADY_MS: Final = 10_000  # a run this long ends a series of failures
-MAX_RETRIES: Final = 1_000_000
-
-_POLICY = re.compile(r"(no|always|unless-stopped|on-failure)(?::([1-9][0-9]{0,5}))?\Z", re.ASCII)
 
 
 class RestartKind(enum.StrEnum):
@@ -51,22 +46,6 @@ class RestartDecision(msgspec.Struct, frozen=True, kw_only=True):
     delay_ms: int
     attempts: int
     why: str
-
-
-def parse_policy(text: str) -> RestartPolicy:
-    """Read `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
-
-    Raises:
-        InvalidInputError: anything else (`bad_restart`).
-    """
-    match = _POLICY.match(text)
-    if match is None or (match[2] and match[1] != RestartKind.ON_FAILURE):
-        raise InvalidInputError(
-            f"{text[:40]!r} is not a restart policy",
-            code="bad_restart",
-            hint="no, always, unless-stopped, on-failure or on-failure:N",
-        )
-    return RestartPolicy(RestartKind(match[1]), int(match[2] or 0))
 
 
 def decide_restart(policy: RestartPolicy, ended: Exit, *, attempts: int, ran_ms: int) -> RestartDecision:

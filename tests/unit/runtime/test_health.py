@@ -1,17 +1,14 @@
 """The health table, followed event by event."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.base.errors import InvalidInputError
 from freehold.runtime.health import (
     TRANSITIONS,
     HealthCheck,
     HealthState,
     begin,
     is_due,
-    make_check,
     observe,
 )
 
@@ -64,23 +61,3 @@ def test_no_history_leaves_the_table(results: list[tuple[int, bool]], retries: i
 
 def test_every_state_is_in_the_table() -> None:
     assert {state for state, _ in TRANSITIONS} == set(HealthState) == set(TRANSITIONS.values())
-
-
-def test_forms_of_a_test() -> None:
-    assert make_check(["NONE"]) is None
-    line = make_check("curl -f localhost")
-    assert line is not None and line.test == ("/bin/sh", "-c", "curl -f localhost")
-    listed = make_check(["CMD", "curl", "-f"], retries=5)
-    assert listed is not None and (listed.test, listed.retries) == (("curl", "-f"), 5)
-
-
-@pytest.mark.parametrize("test", [[], ["CMD"], ["CMD-SHELL"], ["CMD-SHELL", "a", "b"], ["curl"], ""])
-def test_meaningless_tests_are_refused(test: list[str] | str) -> None:
-    with pytest.raises(InvalidInputError):
-        make_check(test)
-
-
-@pytest.mark.parametrize("settings", [{"interval_ms": 10}, {"timeout_ms": 0}, {"retries": 0}, {"start_period_ms": -1}])
-def test_numbers_out_of_range_are_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(InvalidInputError):
-        make_check("true", **settings)

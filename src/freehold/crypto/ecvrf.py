@@ -27,7 +27,6 @@ from freehold.crypto.ed25519 import PUBLIC_BYTES, PrivateKey
 from freehold.crypto.edwards25519 import IDENTITY, SQRT_M1, L, P, multiply, multiply_base, times_8
 
 PROOF_BYTES: Final = 80
-OUTPUT_BYTES: Final = 64
 MAX_ALPHA_BYTES: Final = 1 * KIB
 
 _SUITE: Final = b"\x04"

@@ -12,7 +12,6 @@ from freehold.client.compose.problems import Path, Problems, format_path, quote
 from freehold.client.compose.scalars import format_scalar
 
 EXTENSION = "x-freehold"
-MAX_LABEL_CHARACTERS = 4_096
 
 # What Compose still takes for a boolean, with a warning, though it is none in YAML 1.2.
 _TRUE_WORDS = frozenset({"1", "t", "y", "yes", "on"})

@@ -15,7 +15,7 @@ from freehold.base.presets import MINIMAL
 
 pytestmark = pytest.mark.root
 
-FEW, MANY = 4, 20
+FEW, MANY = 3, 20
 RETURN_S = 2.0  # within which a new connection succeeds after the agent is back
 ALLOWANCE_S = 3.0  # for a loaded machine, on top of what the rules say
 

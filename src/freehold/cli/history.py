@@ -136,7 +136,7 @@ def block(name: str, /, *, json: Json = False) -> Result:
         f"block  {answer.height}",
         f"hash   {answer.hash} ({checked})",
         f"time   {moment(answer.time_ms)} UTC",
-        f"holds  {len(answer.txs)} transactions, {answer.failed} refused (claimed)",
+        f"holds  {len(answer.txs)} transaction{'' if len(answer.txs) == 1 else 's'}, {answer.failed} refused (claimed)",
         "",
         table.text(),
     ]

@@ -166,7 +166,8 @@ def init(
         "validators": count,
         "validator": card.validator,
     }
-    text = f"chain {trusted.chain_id}, begun by {count} validators\nnext: `freehold ledger run --home {home}`"
+    founders = f"{count} validator{'' if count == 1 else 's'}"
+    text = f"chain {trusted.chain_id}, begun by {founders}\nnext: `freehold ledger run --home {home}`"
     if count == 1:
         text += "\nnote: its one validator can rewrite this ledger, until others are elected"
     return Result(answer, text)

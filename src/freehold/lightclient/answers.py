@@ -74,7 +74,11 @@ def _server_error(status: int, content: bytes) -> FreeholdError:
     try:
         error = decode_json(content, _ErrorAnswer)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return UnreachableError(f"the ledger answered with HTTP status {status}", code="bad_answer")
+        return UnreachableError(
+            f"HTTP status {status} came without the words of a ledger's server",
+            code="bad_answer",
+            hint="another program may have that address: see FREEHOLD_RPC, and `rpc` in settings.toml of the home",
+        )
     kind = UnreachableError if status >= 500 or status in (408, 429) else RefusedError
     return kind(plain(error.message), code=plain(error.code), hint=plain(error.hint))
 

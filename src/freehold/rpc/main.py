@@ -66,7 +66,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         home = self._home
         async with contextlib.AsyncExitStack() as stack:
-            FolderLock(home.data).release()  # before its ports, which the same daemon would hold if it runs already
+            if home.data.exists():  # this daemon, if it runs already, has the ports too: that is what to say
+                FolderLock(home.data).release()
             sockets = [_open(str(address), address.host, address.port) for address in home.addresses]
             for opened in sockets:
                 stack.callback(opened.close)

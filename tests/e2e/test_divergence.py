@@ -3,6 +3,7 @@
 Each set signs a chain of its own. The commands and the agent are the shipped ones, in processes of their own.
 """
 
+import asyncio
 import base64
 import json
 import os
@@ -28,6 +29,7 @@ from freehold.light.blocks import LightClientAttackEvidence
 from freehold.light.headers import header_hash
 from freehold.light.types import LightBlock
 from freehold.lightclient.trust_store import EVIDENCE_FORMAT
+from freehold.runtime.containers import ContainerRuntime
 
 pytestmark = pytest.mark.long
 VALIDATORS = 2
@@ -143,7 +145,9 @@ def test_an_agent_with_two_stories_acts_on_neither(tmp_path: Path) -> None:
         for url in urls:
             reach(url, 3)
         home = tmp_path / "node"
-        create_keys(home)
+        key, _ = create_keys(home)
+        runtime = ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16])
+        stack.callback(lambda: asyncio.run(runtime.destroy()))  # its watchdog outlives the agent, as it should
         shutil.copy(genesis, home / "genesis.json")
         write_settings(home, NodeSettings(ledger=",".join(urls), listen=f"127.0.0.1:{free_port()}"))
         process = stack.enter_context(

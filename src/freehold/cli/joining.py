@@ -222,7 +222,9 @@ def _result(own: OperatorHome, ready: _Plan, *, plan: bool) -> Result:
         "plan": plan,
         "next": steps,
     }
-    lines = [f"chain {genesis.chain_id} with {document['validators']} validators, genesis {genesis.digest.hex()}"]
+    signers = "begun by" if footing is None else "signed by"  # without a header only genesis' own are known
+    count = document["validators"]
+    lines = [f"chain {genesis.chain_id}, {signers} {count} validators, genesis {genesis.digest.hex()}"]
     if footing is None:
         lines.append(f"all blocks are fetched from {len(ready.peers)} peers")
     else:

@@ -174,7 +174,8 @@ class LedgerClient:
             NotVerifiedError: they do not verify, or are not kept any more.
             UnreachableError: no answer in time.
         """
-        trace = await self._chain.trace_to(block, self._primary())
+        with self._naming_the_server():
+            trace = await self._chain.trace_to(block, self._primary())
         height = block.header.height
         return [state.light_block for state in trace if state.light_block is not None and state.height != height]
 

@@ -1,15 +1,18 @@
 """A proof file across changing validator sets: hops from genesis or from a pinned header, and who could forge it."""
 
+import time
+import tracemalloc
+
 import pytest
 from light_chain import GENESIS_MS, Tree
 from light_history import History, genesis_state, now_at, run
 from msgspec.structs import replace
 
 from freehold.base.errors import CodecError, InvalidInputError, LocalProtocolError, NotVerifiedError
-from freehold.base.limits import MAX_PROOF_FILE_BYTES
+from freehold.base.limits import MAX_PROOF_FILE_BYTES, MAX_PROOF_HOPS_BYTES
 from freehold.light.bisection import Bisection
 from freehold.light.headers import header_hash
-from freehold.light.proof_file import parse_proof_file, verify_proof_file, write_proof_file
+from freehold.light.proof_file import MAX_LIGHT_BLOCKS, parse_proof_file, verify_proof_file, write_proof_file
 from freehold.light.trust import GENESIS_TRUST, PinnedTrust, trust_bounds, trust_period_ms
 from freehold.light.types import LightBlock
 
@@ -132,6 +135,42 @@ def test_hops_do_not_count_against_the_size_of_what_is_proven() -> None:
     with pytest.raises(InvalidInputError) as caught:
         write_proof_file(wide.genesis, [top], [TREE.statement(3, b"key3")], [bytes(4096)] * 7, blocks)
     assert caught.value.code == "oversized"
+
+
+def test_what_a_file_may_hold_is_bounded() -> None:
+    """More blocks, more bytes of them, or a larger one than may be: refused before any signature is looked at."""
+    few = History([{0: 1}])
+
+    def written(history: History, heights: range) -> None:
+        top = history.block(heights[-1] + 1, app_hash=TREE.root)
+        blocks = [history.block(height) for height in heights]
+        write_proof_file(history.genesis, [top], [TREE.statement(heights[-1] + 1, b"key3")], hops=blocks)
+
+    written(few, range(2, 1 + MAX_LIGHT_BLOCKS))
+    with pytest.raises(InvalidInputError, match=f"1 to {MAX_LIGHT_BLOCKS} light blocks"):
+        written(few, range(2, 2 + MAX_LIGHT_BLOCKS))
+    wide = History([{n: 1 for n in range(150)}])
+    count = MAX_PROOF_HOPS_BYTES // (len(wide.block(2).encode()) * 4 // 3)
+    with pytest.raises(InvalidInputError) as caught:
+        written(wide, range(2, count + 6))
+    assert caught.value.code == "oversized"
+    with pytest.raises(InvalidInputError) as caught:  # one block above 32 KiB
+        written(History([{n: 1 for n in range(220)}]), range(2, 3))
+    assert caught.value.code == "oversized"
+
+
+def test_the_dearest_file_costs_no_more_than_its_signatures() -> None:
+    """30 hops of 150 validators, nearly a megabyte: 4,650 signatures at some 0.1 ms, in memory that is its own size."""
+    wide = History([{n: 1 for n in range(150)}])
+    top = wide.block(32, app_hash=TREE.root)
+    blocks = [wide.block(height) for height in range(2, 32)]
+    data = write_proof_file(wide.genesis, [top], [TREE.statement(32, b"key3")], hops=blocks)
+    tracemalloc.start()
+    began = time.process_time()
+    verify_proof_file(data, wide.genesis)
+    took_s, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took_s < 10 and peak < 24 * len(data)
 
 
 def test_hops_stand_below_what_is_proven() -> None:

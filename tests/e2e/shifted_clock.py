@@ -1,7 +1,7 @@
 """A validator whose whole clock is off: libfaketime for the daemon, and for its static engine a second build.
 
 The second build is the pinned module's source with one change: `Now` of types/time, from which consensus takes every
-time, adds `SHIFT_MS`. `variant_daemon.py clock` runs it in place of the installed engine.
+time, adds the milliseconds in `SHIFT_FILE`. `variant_daemon.py clock` runs it in place of the installed engine.
 """
 
 import os
@@ -15,13 +15,17 @@ from freehold.consensus.comet import install, pins
 NOW = "return Canonical(time.Now())"
 IMPORTS = 'import (\n\t"sort"\n'
 SHIFT = """
-var shift = func() time.Duration {
-	ms, err := strconv.ParseInt(os.Getenv("SHIFT_MS"), 10, 64)
+func shift() time.Duration {
+	text, err := os.ReadFile(os.Getenv("SHIFT_FILE"))
 	if err != nil {
-		panic("SHIFT_MS is no number")
+		panic(err)
+	}
+	ms, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil {
+		panic(err)
 	}
 	return time.Duration(ms) * time.Millisecond
-}()
+}
 """
 
 
@@ -36,7 +40,7 @@ def build_shifted_engine(folder: Path) -> Path:
     clock = source / "types/time/time.go"
     text = clock.read_text()
     assert text.count(NOW) == 1 and text.count(IMPORTS) == 1
-    text = text.replace(NOW, NOW.replace("time.Now()", "time.Now().Add(shift)"))
+    text = text.replace(NOW, NOW.replace("time.Now()", "time.Now().Add(shift())"))
     clock.write_text(text.replace(IMPORTS, 'import (\n\t"os"\n\t"sort"\n\t"strconv"\n') + SHIFT)
     program = folder / install.PROGRAM
     settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOPROXY": "off"}
@@ -56,17 +60,32 @@ def find_go() -> str:
     raise AssertionError("no Go: run `freehold ledger install`")
 
 
-def shifted(shift_ms: int, engine: Path) -> dict[str, str]:
-    """The environment of a `variant_daemon.py clock` whose clock is off; its waits are not."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    assert library is not None, "libfaketime is missing: run `make test-long`, or scripts/install-system.sh --all"
-    return {
-        "ENGINE": str(engine),
-        "SHIFT_MS": str(shift_ms),
-        "LD_PRELOAD": str(library),
-        "FAKETIME": f"{shift_ms / 1_000:+.3f}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+class Shift:
+    """How far the clock of a `variant_daemon.py clock` is off; its waits are not. It may be set while it runs."""
+
+    def __init__(self, folder: Path, shift_ms: int) -> None:
+        self._engine, self._daemon = folder / "shift_ms", folder / "faketimerc"
+        self.set(shift_ms)
+
+    def set(self, shift_ms: int) -> None:
+        """Take effect within a second; each file is replaced as a whole."""
+        for path, text in ((self._engine, f"{shift_ms}"), (self._daemon, f"{shift_ms / 1_000:+.3f}s\n")):
+            new = path.with_suffix(".new")
+            new.write_text(text)
+            new.rename(path)
+
+    def environment(self, engine: Path) -> dict[str, str]:
+        """Of the daemon."""
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+        assert library is not None, "libfaketime is missing: run `make test-long`, or scripts/install-system.sh --all"
+        return {
+            "ENGINE": str(engine),
+            "SHIFT_FILE": str(self._engine),
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._daemon),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
 
 
 def remove_shared(pids: Iterable[int]) -> None:

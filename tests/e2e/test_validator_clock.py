@@ -1,4 +1,4 @@
-"""One validator's whole clock is an hour off: ahead is told while it goes on, behind before it starts."""
+"""One validator's whole clock is an hour off: ahead and behind are told while it goes on, behind before it starts."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from faults import seed_of
-from shifted_clock import build_shifted_engine, remove_shared, shifted
+from shifted_clock import Shift, build_shifted_engine, remove_shared
 from validators import Load, Validators, ask, check_load, with_validators
 
 pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(900)]
@@ -31,32 +31,39 @@ async def noticed(net: Validators, index: int, code: str | None) -> dict[str, An
             await asyncio.sleep(0.1)
 
 
-async def hour_ahead(net: Validators, engine: Path, pids: list[int]) -> None:
-    rng = seed_of("clock ahead")
+async def told(net: Validators, code: str, where: str) -> None:
+    """Wait until the last validator alone tells of its clock, and see that no header follows it."""
+    begun = time.monotonic()
+    notice = await noticed(net, 3, code)
+    assert notice is not None and notice["hint"]
+    off = re.search(rf"clock is (\d+) s {where}", notice["message"])
+    assert off is not None and abs(int(off[1]) - HOUR_MS // 1_000) < LAG_MS // 1_000, notice
+    status = [await ask(index, "/v1/status") for index in range(4)]
+    assert [row["notice"] for row in status[:3]] == [None] * 3
+    behind_ms = time.time() * 1_000 - status[0]["time_ms"]
+    assert abs(behind_ms) < LAG_MS, f"headers lag by {behind_ms:.0f} ms"
+    print(f"after {time.monotonic() - begun:.1f} s: {notice['message']}; headers are {behind_ms:.0f} ms old")
+
+
+async def hour_off(net: Validators, engine: Path, shift: Shift, pids: list[int]) -> None:
+    rng = seed_of("clock off")
     for index in range(4):
-        daemon = net.start(index, **({} if index < 3 else {"program": PROGRAM, **shifted(HOUR_MS, engine)}))
+        daemon = net.start(index, **({} if index < 3 else {"program": PROGRAM, **shift.environment(engine)}))
         pids.append(daemon.process.pid)
     for index in range(4):
         await net.started(index)
     async with Load(rng, list(range(4))) as load:
         await load.more(5)
-        begun = time.monotonic()
-        told = await noticed(net, 3, "clock_ahead")
-        assert told is not None and told["hint"]
-        off = re.search(r"clock is (\d+) s ahead", told["message"])
-        assert off is not None and abs(int(off[1]) - HOUR_MS // 1_000) < LAG_MS // 1_000, told
+        await told(net, "clock_ahead", "ahead")
         line = await asyncio.to_thread(net.daemons[3].wait_for, "notice")
         assert line["code"] == "clock_ahead" and line["level"] == "warning", line
-        status = [await ask(index, "/v1/status") for index in range(4)]
-        assert [row["notice"] for row in status[:3]] == [None] * 3
-        behind_ms = time.time() * 1_000 - status[0]["time_ms"]
-        assert abs(behind_ms) < LAG_MS, f"headers lag by {behind_ms:.0f} ms"
-        print(f"after {time.monotonic() - begun:.1f} s: {told['message']}; headers are {behind_ms:.0f} ms old")
+        shift.set(-HOUR_MS)
+        await told(net, "clock_behind", "behind")
         await load.more(5)
         assert load.open, "no work is in flight"
         await net.kill(3)
         before = net.check_disk(3)
-        with net.start(3, program=PROGRAM, **shifted(-HOUR_MS, engine)) as daemon:
+        with net.start(3, program=PROGRAM, **shift.environment(engine)) as daemon:
             pids.append(daemon.process.pid)
             assert await asyncio.to_thread(daemon.wait_ended) == 2
             last = daemon.lines[-1]
@@ -75,8 +82,8 @@ async def hour_ahead(net: Validators, engine: Path, pids: list[int]) -> None:
 
 def test_a_clock_that_is_an_hour_off_is_told_and_moves_no_header(tmp_path: Path) -> None:
     engine = build_shifted_engine(tmp_path / "engine")
-    pids: list[int] = []
+    shift, pids = Shift(tmp_path, HOUR_MS), list[int]()
     try:
-        with_validators(tmp_path / "net", lambda net: hour_ahead(net, engine, pids))
+        with_validators(tmp_path / "net", lambda net: hour_off(net, engine, shift, pids))
     finally:
         remove_shared(pids)

@@ -118,4 +118,4 @@ def _read_genesis(path: Path) -> TrustedGenesis:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}", code="no_genesis", hint=_INIT_HINT) from None
 
 
-_INIT_HINT = "prepare the home with `freehold node init`"
+_INIT_HINT = "prepare the home with `freehold node join`"

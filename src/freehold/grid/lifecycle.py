@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 from freehold.agent.identity import create_keys
 from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.consensus.comet import install
-from freehold.grid.claims import claim_layout, load_layout, write_marker
+from freehold.grid.claims import LOCK, check_folder, claim_layout, load_layout, remove_folder, write_marker
 from freehold.grid.founding import found, register_node
 from freehold.grid.layout import GridLayout, NodeLayout, Place, ValidatorLayout, make_layout
 from freehold.grid.ledgers import describe_ledger, kill_validator, ledger_status, start_ledger, start_validator
@@ -48,6 +47,7 @@ def up(folder: Path, *, nodes: int, farms: int, preset: str, say: Say, validator
         InvalidInputError: the counts are wrong, or another grid is in the folder.
         FreeholdError: not root, or a process does not come up.
     """
+    check_folder(folder)
     require_root()
     if validators > 1:
         install.require()
@@ -103,7 +103,7 @@ def down(folder: Path, *, say: Say) -> bool:
             say(f"grid: removing containers of {node.name}")
             destroy_runtime(node)
         remove_network(layout)
-    shutil.rmtree(folder)
+    remove_folder(folder)
     say("grid: nothing is left")
     return True
 
@@ -308,7 +308,7 @@ def _await_nodes(layout: GridLayout) -> None:
 def exclusive(folder: Path) -> Iterator[None]:
     """One `up` or `down` of a folder at a time."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

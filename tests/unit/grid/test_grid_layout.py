@@ -1,6 +1,7 @@
 """The layout of a local grid: everything of it has a name and address of its own, whoever keeps the ledger."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from freehold.base.errors import InvalidInputError
 from freehold.cli.main import run
 from freehold.client.home import Home, Settings
-from freehold.grid.claims import load_layout, write_marker
+from freehold.grid.claims import load_layout, remove_folder, write_marker
 from freehold.grid.layout import MAX_NODES, MAX_VALIDATORS, GridLayout, make_layout
 
 
@@ -44,6 +45,49 @@ def test_the_marker_gives_the_same_layout(tmp_path: Path) -> None:
         layout = layout_of(tmp_path, validators)
         write_marker(layout)
         assert load_layout(tmp_path) == layout
+
+
+def test_a_folder_of_something_else_is_no_place_for_a_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`grid down` removes the whole folder."""
+    monkeypatch.setenv("FREEHOLD_HOME", str(tmp_path / "own"))
+    mine = tmp_path / "documents"
+    mine.mkdir()
+    (mine / "letters.txt").write_text("mine")
+    assert run(["grid", "up", "--home", str(mine), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "home_not_empty" and "letters.txt" in error["message"] and error["hint"]
+    assert run(["grid", "down", "--home", str(mine)]) == 0
+    assert [path.name for path in mine.iterdir()] == ["letters.txt"]
+
+
+def test_a_damaged_marker_is_told_and_nothing_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "grid.json").write_text("{")
+    for command in ("down", "status"):
+        assert run(["grid", command, "--home", str(tmp_path), "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "bad_grid" and "grid.json" in error["message"] and "by hand" in error["hint"]
+    assert (tmp_path / "grid.json").read_text() == "{"
+
+
+def test_a_removal_that_is_cut_off_leaves_what_says_that_it_is_a_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = layout_of(tmp_path / "grid", 1)
+    (layout.folder / "nodes").mkdir(parents=True)
+    (layout.folder / "ledger").mkdir()
+    write_marker(layout)
+
+    def cut(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", cut)
+        remove_folder(layout.folder)
+    assert load_layout(layout.folder) == layout
+    remove_folder(layout.folder)
+    assert not layout.folder.exists()
 
 
 @pytest.mark.parametrize("validators", [0, -1, MAX_VALIDATORS + 1])

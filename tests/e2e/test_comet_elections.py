@@ -1,8 +1,13 @@
 """Elections on the real engine: a newcomer follows, bonds, is elected, proposes; a set that changes at an era's end."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comet_process import free_port, make_elected
@@ -94,6 +99,17 @@ async def read_across(urls: list[str], home: OperatorHome, newcomer: bytes, fold
     assert heights == sorted(heights)
 
 
+def status(url: str, home: OperatorHome, folder: Path) -> dict[str, Any]:
+    """The shipped command, by somebody who knows genesis alone."""
+    folder.mkdir()
+    (folder / "genesis.json").write_bytes(home.genesis_path.read_bytes())
+    environment = {"PATH": os.environ["PATH"], "FREEHOLD_HOME": str(folder), "FREEHOLD_RPC": url}
+    command = [sys.executable, "-P", "-m", "freehold.cli.main", "status", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 0, done
+    return dict(json.loads(done.stdout))
+
+
 def clone(home: OperatorHome, folder: Path, homes: list[OperatorHome]) -> OperatorHome:
     """A second machine with a validator's key, an identity of its own among its peers, and no memory of its votes."""
     twin = OperatorHome(folder)
@@ -147,6 +163,10 @@ def test_a_newcomer_bonds_is_elected_and_proposes(tmp_path: Path) -> None:
         urls = [daemon.wait_started() for daemon in daemons]
         asyncio.run(run(homes))
         asyncio.run(read_across(urls, homes[0], homes[-1].validator_key().public, tmp_path / "light"))
+        told = status(urls[0], homes[0], tmp_path / "person")
+        assert told["validators"] == VALIDATORS + 1
+        assert (told["forgers"]["count"], told["forgers"]["parties"]) == (3, VALIDATORS + 1)  # of equal power
+        assert all(row["owner"] for row in told["forgers"]["members"])
     finally:
         for daemon in daemons:
             daemon.process.terminate()

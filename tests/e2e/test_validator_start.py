@@ -13,8 +13,6 @@ from comet_process import free_port, make_validators
 from ledger_process import FAST, LedgerProcess, account, client_for, status_until
 
 from freehold.base.amounts import TOKEN
-from freehold.base.errors import UnreachableError
-from freehold.consensus.comet import install
 from freehold.consensus.comet.complaints import FAR_OFF_MS, check_clock
 from freehold.consensus.comet.founding import genesis_of as document_of
 from freehold.consensus.comet.founding import settle
@@ -32,21 +30,6 @@ def refused(home: Path, environment: dict[str, str] | None = None, timeout_s: fl
         last = daemon.lines[-1]
     assert last["event"] == "failed" and last["message"] and last["hint"], last
     return last
-
-
-@pytest.mark.long
-def test_an_old_go_is_told_and_a_newer_one_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go = tmp_path / "go"
-    go.write_text("#!/bin/sh\necho go1.19.8\n")
-    go.chmod(0o755)
-    for name, value in (("PIP_INDEX_URL", "http://127.0.0.1:9/"), ("PIP_RETRIES", "0"), ("PIP_NO_INPUT", "1")):
-        monkeypatch.setenv(name, value)
-    said: list[str] = []
-    with pytest.raises(UnreachableError) as error:
-        install.install(tmp_path / "engine", say=said.append, go=str(go))
-    assert any("Go 1.19.8 is too old (needs 1.22.11 or newer)" in line for line in said), said
-    assert error.value.code == "engine_build_failed" and "network" in error.value.hint
-    assert install.find(tmp_path / "engine") is None
 
 
 def test_a_damaged_state(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """A validator on CometBFT as people run it: the daemon with its HTTP face over the real engine, killed and started."""
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +16,7 @@ from comet_process import make_validators
 from ledger_process import FAST, LedgerProcess, account, client_for, genesis_of, status_until
 
 from freehold.base.amounts import TOKEN
-from freehold.base.errors import RefusedError
+from freehold.base.errors import RefusedError, UnreachableError
 from freehold.client.session import sign_tx
 from freehold.crypto.strkey import encode_account
 from freehold.ledger.keys import VRF_KEYS, account_key
@@ -99,9 +102,26 @@ def test_a_validator_serves_and_survives_kill_9(tmp_path: Path) -> None:
                 await client.close()
 
         asyncio.run(go_on())
+        killed = engine_of(daemon)
+        os.kill(killed, signal.SIGKILL)  # the engine alone: it leaves its socket, and the daemon starts another
+        asyncio.run(pay_once_more(home, url, 2))
         engine = engine_of(daemon)
-        assert daemon.stop() == 0, daemon.lines
+        assert engine != killed and daemon.stop() == 0, daemon.lines
     assert not alive(engine)
+
+
+async def pay_once_more(home: Path, url: str, nonce: int) -> None:
+    """A payment that is sent again until the engine that is being started takes it."""
+    client = await client_for(home, url)
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(UnreachableError):
+                    await client.submit(transfer(0, nonce))
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await client.close()
 
 
 async def pay_on(client: LedgerClient, sent: list[int], stop: asyncio.Event) -> None:

@@ -50,6 +50,26 @@ def test_a_killed_child_is_started_again_and_stopped_at_the_end(tmp_path: Path) 
     assert len(set(pids)) == 2
 
 
+def test_what_a_killed_child_has_left_is_cleared_before_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    program = f"if [ -e $LEFT ]; then echo again > {tmp_path}/seen; fi; echo x > $LEFT; exec sleep 1000"
+    supervisor = Supervisor(
+        ["sh", "-c", program],
+        tmp_path / "log",
+        environment={"LEFT": str(left)},
+        clear=lambda: left.unlink(missing_ok=True),
+    )
+
+    async def work() -> None:
+        for starts in (1, 2):
+            await until(lambda starts=starts: supervisor.starts == starts and left.exists())  # type: ignore[misc]
+            os.kill(int(supervisor.pid or 0), signal.SIGKILL)
+        await until(lambda: supervisor.starts == 3 and left.exists())
+
+    supervise(supervisor, work)
+    assert not (tmp_path / "seen").exists()
+
+
 def test_what_an_engine_says_is_heard_where_its_log_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.01)
     failing = ["sh", "-c", "echo begun; echo 'CONSENSUS FAILURE!!! no space left on device'; exec sleep 1000"]

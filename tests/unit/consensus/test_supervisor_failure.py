@@ -1,22 +1,22 @@
-"""An engine whose consensus has failed stays as a process; the supervisor ends it and starts another."""
+"""An engine whose consensus or state sync has failed stays as a process; the supervisor ends it and starts another."""
 
 import asyncio
 from pathlib import Path
 
-from freehold.consensus.comet.supervisor import Supervisor
+import pytest
 
-PROGRAM = (
-    "echo begun; if [ -e failed ]; then exec sleep 60; fi; "
-    "touch failed; echo 'CONSENSUS FAILURE!!! no space'; exec sleep 60"
-)
+from freehold.consensus.comet.supervisor import FAILURES, Supervisor
+
+PROGRAM = "echo begun; if [ -e failed ]; then exec sleep 60; fi; touch failed; echo '{}: no space'; exec sleep 60"
 
 
-def test_an_engine_whose_consensus_failed_is_started_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [words.decode() for words in FAILURES])
+def test_an_engine_that_only_looks_alive_is_started_again(tmp_path: Path, words: str) -> None:
     log = tmp_path / "engine.log"
     log.write_bytes(b"CONSENSUS FAILURE!!! of an earlier run\n")
 
     async def main() -> None:
-        kept = Supervisor(["sh", "-c", f"cd {tmp_path}; {PROGRAM}"], log)
+        kept = Supervisor(["sh", "-c", f"cd {tmp_path}; {PROGRAM.format(words)}"], log)
         running = asyncio.create_task(kept.run())
         async with asyncio.timeout(20):
             while kept.starts < 2:  # noqa: ASYNC110

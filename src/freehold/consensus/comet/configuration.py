@@ -34,7 +34,7 @@ from freehold.light.trust import trust_period_ms
 
 MAX_BLOCK_BYTES: Final = 4 * MIB  # of genesis; a request with a block must fit into a frame
 ENGINE_ROUTE: Final = "/v1/engine"  # of the HTTP face: the few calls that a restoring engine makes
-CHUNKS: Final = "chunks"  # where the engine keeps them before they are restored
+CHUNKS: Final = "chunks"  # its temporary files; this release does not read `temp_dir` (statesync/reactor.go)
 SIGNER_RECORD: Final = "priv_validator_state.json"
 LAST_STEP: Final = 3  # a precommit
 KEY_TYPE: Final = "tendermint/PubKeyEd25519"
@@ -60,7 +60,6 @@ def prepare(home: OperatorHome, preset: Preset) -> None:
     _check_genesis(genesis)
     config, data = home.engine / "config", home.engine / "data"
     try:
-        shutil.rmtree(home.engine / CHUNKS, ignore_errors=True)  # of a state sync that was killed
         for folder in (config, data, home.engine / CHUNKS):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -221,7 +220,6 @@ def _state_sync(home: OperatorHome, settings: Settings) -> dict[str, Any]:
         "chunk_request_timeout": "10s",
         "chunk_fetchers": "4",
         "max_snapshot_chunks": MAX_CHUNKS,
-        "temp_dir": str(home.engine / CHUNKS),
     }
 
 

@@ -7,6 +7,7 @@ engine cannot be kept running, `run` ends with the reason.
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from freehold.consensus.application import Application
 from freehold.consensus.comet import install
 from freehold.consensus.comet.addresses import check_address
 from freehold.consensus.comet.complaints import check_clock
-from freehold.consensus.comet.configuration import prepare, remove_data
+from freehold.consensus.comet.configuration import CHUNKS, prepare, remove_data
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.comet.supervisor import Supervisor, tied
 from freehold.consensus.folder import FolderLock
@@ -103,10 +104,11 @@ class CometNode:
             server = AbciServer(service, home.socket)
             stack.push_async_callback(server.stop)
             await server.start()
-            with contextlib.suppress(FileNotFoundError):
-                home.rpc_socket.unlink()
             command = [*tied(), str(program), "start", "--home", str(home.engine)]
-            self.supervisor = Supervisor(command, home.engine / LOG_FILE)
+            environment = {"TMPDIR": str(home.engine / CHUNKS)}
+            self.supervisor = Supervisor(
+                command, home.engine / LOG_FILE, environment=environment, clear=lambda: _clear(home)
+            )
             ready()
             await _either(self.supervisor, server)
 
@@ -146,6 +148,14 @@ def _begin_anew_if_half_restored(home: OperatorHome) -> None:
     if is_only_restored(state):
         log.warning("the last restore was cut off before its first block: it begins anew")
         remove_data(home)
+
+
+def _clear(home: OperatorHome) -> None:
+    """Remove what a killed engine leaves: its socket, on which no other could listen, and what it fetched."""
+    with contextlib.suppress(OSError):  # the engine then says itself why it cannot start
+        home.rpc_socket.unlink(missing_ok=True)
+        for entry in (home.engine / CHUNKS).iterdir():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 async def _either(supervisor: Supervisor, server: AbciServer) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from freehold.consensus.errors import StorageDamagedError, storage_full
 
 STOP_LIMIT_S: Final = 15.0
 MAX_STARTS: Final = 5
-STARTS_WITHIN_S: Final = 60.0
+STARTS_WITHIN_S: Final = 120.0  # one that fails only after it looked for snapshots lives some 8 s
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 5.0
 TAIL_BYTES: Final = 64 * 1024
@@ -29,8 +29,9 @@ READ_BYTES: Final = 64 * 1024
 MAX_LOG_BYTES: Final = 64 << 20
 LAST_OUTPUT_S: Final = 1.0
 AHEAD: Final = ("last stored abci responses was at height", "is higher than core")  # state/store.go, state/errors.go
-# Its consensus has ended, by a full disk for one, or its state sync has; the process would stay, and do nothing.
-FAILURES: Final = (b"CONSENSUS FAILURE!!!", SYNC_FAILED.encode())
+# Its consensus has ended, by a full disk for one, or its state sync has, or cannot keep what it fetches; the process
+# would stay, and do nothing.
+FAILURES: Final = (b"CONSENSUS FAILURE!!!", SYNC_FAILED.encode(), b"failed to save chunk")
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +44,29 @@ class Supervisor:
         tail: the newest that this engine printed, at most `TAIL_BYTES`.
     """
 
-    def __init__(self, command: Sequence[str], log_path: Path, *, max_log_bytes: int = MAX_LOG_BYTES) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        *,
+        max_log_bytes: int = MAX_LOG_BYTES,
+        environment: Mapping[str, str] | None = None,
+        clear: Callable[[], None] = lambda: None,
+    ) -> None:
         """Bind the command.
 
         Args:
             command: program and arguments.
             log_path: takes what the engine prints.
             max_log_bytes: the log is begun anew before it grows above this.
+            environment: of the engine, beside our own.
+            clear: called on a thread before each start; removes what an engine that was killed has left.
         """
         self._max_log_bytes = max_log_bytes
         self._command = list(command)
         self._log_path = log_path
+        self._environment = {"CMTHOME": str(log_path.parent), **(environment or {})}
+        self._clear = clear
         self._process: asyncio.subprocess.Process | None = None
         self.starts = 0
         self.tail = b""
@@ -99,13 +112,13 @@ class Supervisor:
             await process.wait()
 
     async def _run_once(self) -> int:
-        environment = {**os.environ, "CMTHOME": str(self._log_path.parent)}
+        await asyncio.to_thread(self._clear)
         self._process = process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=environment,
+            env=os.environ | self._environment,
             start_new_session=True,  # a Ctrl-C is for us; the engine is stopped after its application's last block
         )
         self.starts += 1

@@ -2,6 +2,7 @@
 
 All are daemons of their own over the real engine. The liars are the shipped program with one function replaced: what
 they read from their snapshots is changed by a byte. The honest one serves no chunk before a poisoned one was refused.
+The canary takes chunks without comparing their hashes; the same run must catch it.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ from freehold.light.headers import header_hash
 
 pytestmark = pytest.mark.long
 
+SHIPPED = ("-m", "freehold.rpc.main")
+VARIANTS = Path(__file__).with_name("variant_daemon.py")
 SINK = b"\x07" * 32
 PATCHED = """
 import sys
@@ -38,7 +41,13 @@ from pathlib import Path
 from freehold.consensus.snapshot_store import SnapshotFolder
 from freehold.rpc.main import main
 
-marker, honest, real = Path(sys.argv[1]), sys.argv[2] == "honest", SnapshotFolder.load
+marker, honest = Path(sys.argv[1]), sys.argv[2] == "honest"
+real, listed = SnapshotFolder.load, SnapshotFolder.listed
+
+def offer(self):
+    offered = marker.with_name("offered")  # heights that all three have: none may be the honest one's alone
+    newest = int(offered.read_text()) if offered.exists() else 0
+    return [one for one in listed(self) if one[1].height <= newest]
 
 def load(self, *place):
     chunk = real(self, *place)
@@ -47,7 +56,7 @@ def load(self, *place):
     marker.touch()
     return chunk[:-1] + bytes([chunk[-1] ^ 1])
 
-SnapshotFolder.load = load
+SnapshotFolder.load, SnapshotFolder.listed = load, offer
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -78,6 +87,12 @@ def cli(*arguments: str) -> tuple[int, dict[str, Any]]:
     program = Path(sys.executable).with_name("freehold")
     done = subprocess.run([program, *arguments, "--json"], capture_output=True, timeout=120, check=False)
     return done.returncode, json.loads(done.stdout)
+
+
+def common(homes: list[Path]) -> set[int]:
+    """Heights of the snapshots that all of these have."""
+    rows = [cli("ledger", "snapshot", "list", "--home", str(home))[1]["snapshots"] for home in homes]
+    return set.intersection(*({int(row["height"]) for row in found} for found in rows))
 
 
 async def pay(home: Path, url: str, nonces: range) -> int:
@@ -111,7 +126,8 @@ def lose_and_rejoin(home: Path, servers: list[str], trust: str) -> None:
     settle(own, document, cards, rpc="127.0.0.1:0", state_sync=servers, trust=trust)
 
 
-def test_a_lost_home_is_restored_though_peers_lie(tmp_path: Path) -> None:
+def restore_though_peers_lie(tmp_path: Path, program: Sequence[str]) -> None:
+    """`program` is the build that is restored."""
     homes = make_validators(tmp_path, 4)
     for home in homes:
         own = OperatorHome(home)
@@ -128,14 +144,16 @@ def test_a_lost_home_is_restored_though_peers_lie(tmp_path: Path) -> None:
         daemons = [stack.enter_context(start(index)) for index in range(4)]
         urls = [daemon.wait_started() for daemon in daemons]
         asyncio.run(pay(homes[1], urls[1], range(20)))
-        wait(lambda: len(cli("ledger", "snapshot", "list", "--home", str(homes[1]))[1]["snapshots"]) >= 2, 90)
+        wait(lambda: len(common(homes[1:])) >= 2, 90)
         daemons[0].kill()
         lost_at = height_of(urls[1])
         asyncio.run(pay(homes[1], urls[1], range(20, 25)))  # the other three go on
         trust = asyncio.run(trusted(homes[1], urls[1], max(1, lost_at - 10)))
         lose_and_rejoin(homes[0], [urls[1], urls[2]], trust)
+        offered = max(common(homes[1:]))
+        marker.with_name("offered").write_text(str(offered))
         begun = time.monotonic()
-        again = stack.enter_context(LedgerProcess(homes[0]))
+        again = stack.enter_context(LedgerProcess(homes[0], program=program))
         url = f"http://{again.wait_for('started', 90)['listen'][0]}"
         wait(lambda: height_of(url) > lost_at, 150)
         took_s = time.monotonic() - begun
@@ -150,11 +168,23 @@ def test_a_lost_home_is_restored_though_peers_lie(tmp_path: Path) -> None:
         assert again.stop() == 0
         told = [line for line in again.lines if "another hash" in json.dumps(line)]
         engine = (homes[0] / "engine" / "engine.log").read_text()
-        assert marker.exists() and told, again.lines
+        assert marker.exists(), "no poisoned chunk was sent"
+        assert told, f"no poisoned chunk was refused by its hash: {again.lines}"
+        assert engine.count("Snapshot accepted, restoring") == 1, "a liar's chunk cost the whole snapshot"
+        assert f'"height":{offered},' in next(line for line in engine.splitlines() if "Snapshot restored" in line)
         assert "Snapshot restored" in engine
-        restored = [line for line in again.lines if "the state is that of height" in json.dumps(line)]
-        print(f"restored in {took_s:.1f} s, {len(told)} poisoned chunks refused; {restored}")
+        print(f"restored in {took_s:.1f} s, {len(told)} poisoned chunks refused")
         roll_back_and_on(homes[0])
+
+
+def test_a_lost_home_is_restored_though_peers_lie(tmp_path: Path) -> None:
+    restore_though_peers_lie(tmp_path, SHIPPED)
+
+
+def test_canary_a_build_that_compares_no_hashes_of_chunks_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no poisoned chunk was refused by its hash") as caught:
+        restore_though_peers_lie(tmp_path, (str(VARIANTS), "believing"))
+    print(f"caught: {str(caught.value)[:2_000]}")
 
 
 async def app_hash(home: Path, url: str, height: int) -> bytes:

@@ -20,8 +20,8 @@ MIB = 1 << 20
 
 @contextmanager
 def mounted(folder: Path, *arguments: str) -> Iterator[None]:
-    """A file system of its own under a validator's home, which is still empty."""
-    folder.mkdir(parents=True, mode=0o700)
+    """A file system of its own at a folder of a validator's home, which is empty."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     subprocess.run(["mount", *arguments, str(folder)], check=True)
     try:
         yield

@@ -8,6 +8,9 @@ All else is the shipped daemon. Variants:
     silent: withholds its vote extension.
     clock: its whole clock is off, with another build of the engine (`shifted_clock.py`).
     shifted: its votes' times are those of a clock far off, by a remote signer (`remote_signer.py`).
+    restoring: a fault strikes it while it restores a snapshot (`restore_variants.py`), once.
+    later: offers its snapshots under the format of a later release.
+    believing: takes chunks of a snapshot without comparing their hashes; the canary of poisoned chunks.
     indexing: dies at a step of its index as `points` does.
     torn: the same, and its index counts blocks in another transaction than it writes them in; the canary of the index.
 """
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_signer import serve_signer
+from restore_variants import believe_chunks, break_restores, offer_later_format
 
 from freehold.base.limits import MAX_TX_BYTES
 from freehold.consensus import application as abci
@@ -118,6 +122,7 @@ class Silent(LedgerApplication):
         return abci.ExtendVoteResponse()
 
 
+PATCHES = {"later": offer_later_format, "believing": believe_chunks}
 APPLICATIONS = {"points": Points, "early": Early, "invalid": Invalid, "oversize": Oversize, "silent": Silent}
 
 
@@ -171,6 +176,10 @@ if __name__ == "__main__":
     variant = sys.argv[1]
     if variant == "shifted":
         shift_votes()
+    elif variant in PATCHES:
+        PATCHES[variant]()
+    elif variant == "restoring":
+        node.LedgerApplication = break_restores(HOME)
     elif variant in ("indexing", "torn"):
         archive.Index = Torn if variant == "torn" else Indexing
     elif variant == "clock":

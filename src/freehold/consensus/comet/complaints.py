@@ -22,6 +22,8 @@ _EXPIRED: Final = "old header has expired"
 _NO_VOTES: Final = "failed to reconstruct last extended commit"
 _NO_PROVIDER: Final = "failed to set up light client state provider"
 _OTHER_FORMAT: Final = "Snapshot format rejected"
+_ACCEPTED: Final = "Snapshot accepted, restoring"
+_RESTORED: Final = "Snapshot restored"
 SYNC_FAILED: Final = "State sync failed"
 
 
@@ -51,14 +53,16 @@ def complaint(printed: bytes) -> FreeholdError | None:
 
 
 def restore_complaint(tail: str) -> FreeholdError | None:
-    """Give the reason that the end of the engine's log names for a state sync that does not succeed.
+    """Give the reason that the engine's newest words name for a state sync that does not succeed.
 
     Args:
-        tail: of the log.
+        tail: those words. What was said before a snapshot was restored is of the past, and other formats are of no
+            matter once a snapshot of ours is accepted.
 
     Returns:
         `trust_expired`, `snapshot_version`, `restore_cut_off`, `servers_unusable` or `state_sync_failed`; or None.
     """
+    tail = tail.rpartition(_RESTORED)[2]
     if _EXPIRED in tail:
         return NotVerifiedError(
             "the header that this home trusts for state sync is older than the trust period",
@@ -77,7 +81,7 @@ def restore_complaint(tail: str) -> FreeholdError | None:
             code="servers_unusable",
             hint="give `freehold ledger join` again with servers that answer: it checks them",
         )
-    if _OTHER_FORMAT in tail:
+    if _OTHER_FORMAT in tail.rpartition(_ACCEPTED)[2]:
         return EngineStoppedError(
             "the peers' snapshots are of another version than this program reads",
             code="snapshot_version",

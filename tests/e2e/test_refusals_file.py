@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "property"))
 
 from proof_grid import ProofGrid, SignedChain
 
+from freehold.ledger import keys
 from freehold.light.headers import address_of, header_hash, make_validator_set, precommit_sign_bytes
+from freehold.light.ics23 import absence, decode_proof
 from freehold.light.proof_file import parse_proof_file
 from freehold.light.types import BlockIDFlag, CommitSig, LightBlock, Timestamp
 
@@ -118,6 +120,21 @@ def swap(proofs: list[dict[str, Any]]) -> None:
     proofs[0] |= {name: proofs[1][name] for name in ("commitment_proof", "value")}
 
 
+def wrong_neighbours() -> bytes:
+    """A report that the ledger lacks, "proven" absent by the neighbours of another one that it lacks too."""
+    grid = exported()[1]
+    lease = next(key for key in grid.state if key[:1] == keys.lease_key(b""))
+    reports = [keys.report_key(node.public, 50, grid.preset.report_epochs) for node in grid.nodes]
+    document = json.loads(grid.file_of([keys.PARAMS, keys.TOTALS, lease, *reports]))
+    rows = [row for row in document["proofs"] if not row["value"]]
+    first = decode_proof(base64.b64decode(rows[0]["commitment_proof"])).nonexist
+    others = [decode_proof(base64.b64decode(row["commitment_proof"])).nonexist for row in rows[1:]]
+    other = next(found for found in others if found and first and found.left != first.left)
+    forged = absence(bytes.fromhex(rows[0]["key"]), other.left, other.right)
+    rows[0]["commitment_proof"] = base64.b64encode(forged.encode()).decode()
+    return dump(document)
+
+
 @dataclass
 class Forgery:
     """What is given to the command, and what it must say."""
@@ -176,6 +193,7 @@ FORGERIES = {
     ),
     "unknown validator": Forgery(lambda: with_block(stranger), "wrong_signer", "names another"),
     "proof of another key": Forgery(lambda: with_proof(swap), "proof_key", "the proof is for another key"),
+    "absence with wrong neighbours": Forgery(wrong_neighbours, "proof_neighbours", "neighbour"),
     "another block than the trusted": Forgery(
         lambda: exported()[0],
         "trust_root_mismatch",

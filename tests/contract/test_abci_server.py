@@ -14,13 +14,14 @@ from engine_fixtures import GENESIS_MS, make_genesis
 from kv_application import KvApplication, kv_tx
 
 from freehold.base.errors import InvalidInputError
-from freehold.base.limits import MAX_TX_BYTES
+from freehold.base.limits import MAX_BLOCK_TXS, MAX_TX_BYTES
 from freehold.consensus import application as abci
 from freehold.consensus.abci import messages as wire
-from freehold.consensus.abci.proposal import OWN_TX_ROOM_BYTES
+from freehold.consensus.abci.following import Follower, NoFollower
 from freehold.consensus.abci.server import AbciServer
-from freehold.consensus.abci.service import AbciService
+from freehold.consensus.abci.service import NO_ROOM, OWN_TX_ROOM_BYTES, AbciService
 from freehold.consensus.errors import storage_full
+from freehold.consensus.mempool import Dropped
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Timestamp
 from freehold.light.wire import encode_varint
@@ -43,10 +44,12 @@ class Timed(KvApplication):
 
 
 @asynccontextmanager
-async def serving(folder: Path, app: KvApplication | None = None) -> AsyncIterator[tuple[AbciServer, Path]]:
+async def serving(
+    folder: Path, app: KvApplication | None = None, follower: Follower | None = None
+) -> AsyncIterator[tuple[AbciServer, Path]]:
     app = app or Timed(folder)
     last = (lambda: app.times[-1]) if isinstance(app, Timed) else (lambda: 0)
-    server = AbciServer(AbciService(app, make_genesis(), last), folder / "abci.sock")
+    server = AbciServer(AbciService(app, make_genesis(), last, follower), folder / "abci.sock")
     await server.start()
     try:
         yield server, folder / "abci.sock"
@@ -54,6 +57,13 @@ async def serving(folder: Path, app: KvApplication | None = None) -> AsyncIterat
         await Connection.close_all()
         await server.stop()
         app.close()
+
+
+async def make_foreign_block(connection: Connection, height: int) -> None:
+    """A block of another proposer, with nothing in it."""
+    final = wire.RequestFinalizeBlock((b"!proposer %d" % height,), b"", height, time_of(height), ADDRESS)
+    assert isinstance(await connection.ask(final), wire.ResponseFinalizeBlock)
+    assert isinstance(await connection.ask(wire.RequestCommit()), wire.ResponseCommit)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -125,7 +135,7 @@ def test_answers_leave_in_order_whatever_is_done_first(tmp_path: Path) -> None:
         async with serving(tmp_path, Slow(tmp_path)) as (_, path):
             consensus, mempool = await Connection.open(path), await Connection.open(path)
             await consensus.ask(init_chain())
-            txs = [kv_tx("a", n, "x", "1") if n % 3 else b"junk" for n in range(400)]
+            txs = [kv_tx(f"s{n}", 0, "x", "1") if n % 3 else b"junk" for n in range(400)]
             mempool.send(*map(wire.RequestCheckTx, txs), wire.RequestEcho("end"), wire.RequestFlush())
             # blocks are made while the checks hang: they are off the consensus path
             await make_block(consensus, 1)
@@ -177,7 +187,70 @@ def test_the_proposer_orders_by_fee_and_nonce_and_leaves_out_what_cannot_go(tmp_
                 # as the engine counts: tag, length and content of each
                 assert sum(1 + len(encode_varint(len(tx))) + len(tx) for tx in answer.txs) <= room
             huge = wire.RequestPrepareProposal(1_000_000, (bytes(MAX_TX_BYTES + 1),), 1, time_of(1), ADDRESS)
-            assert await consensus.ask(huge) == wire.ResponsePrepareProposal((b"!proposer 1",))
+            answer = await consensus.ask(huge)
+            assert isinstance(answer, wire.ResponsePrepareProposal) and max(map(len, answer.txs)) < 100
+
+    run(main)
+
+
+def test_each_lane_has_its_room_in_the_engines_queue_and_in_blocks(tmp_path: Path) -> None:
+    """A flood of users' transactions keeps neither reports nor governance out, however old it is."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (_, path):
+            consensus, mempool = await Connection.open(path), await Connection.open(path)
+            await consensus.ask(init_chain())
+            users = [kv_tx(f"s{n}", 0, "x", "1") for n in range(6_200)]
+            late = [kv_tx("n", n, "z", "1", lane="r") for n in range(5)] + [kv_tx("g", 0, "z", "1", lane="g")]
+            mempool.send(*map(wire.RequestCheckTx, [*users, *late]), wire.RequestFlush())
+            answers = [await mempool.receive() for _ in range(len(users) + len(late) + 1)]
+            codes = [answer.code for answer in answers[:-1] if isinstance(answer, wire.ResponseCheckTx)]
+            room = 6_000  # users' own share of 10,000 and what nobody has reserved
+            assert codes == [0] * room + [NO_ROOM] * 200 + [0] * len(late)
+            refused = answers[room]
+            assert isinstance(refused, wire.ResponseCheckTx) and refused.log.split("\n")[0] == "mempool_full"
+            # the engine offers the oldest alone
+            offer = wire.RequestPrepareProposal(1_000_000, tuple(users[:5_000]), 1, time_of(1), ADDRESS)
+            answer = await consensus.ask(offer)
+            assert isinstance(answer, wire.ResponsePrepareProposal) and len(answer.txs) == 1 + MAX_BLOCK_TXS
+            assert set(late) < set(answer.txs)
+
+    run(main)
+
+
+def test_what_was_replaced_leaves_the_engines_queue_when_it_is_rechecked(tmp_path: Path) -> None:
+    async def main() -> None:
+        told: list[Dropped] = []
+
+        class Follows(NoFollower):
+            def left(self, dropped: Dropped) -> None:
+                told.append(dropped)
+
+        async with serving(tmp_path, follower=Follows()) as (_, path):
+            consensus, mempool = await Connection.open(path), await Connection.open(path)
+            await consensus.ask(init_chain())
+            old, new, dear = kv_tx("a", 0, "x", "1"), kv_tx("a", 0, "x", "2", fee=9), kv_tx("a", 0, "x", "3", fee=10)
+            assert await mempool.ask(wire.RequestCheckTx(old)) == wire.ResponseCheckTx()
+            assert await mempool.ask(wire.RequestCheckTx(new)) == wire.ResponseCheckTx()
+            refused = await mempool.ask(wire.RequestCheckTx(kv_tx("a", 0, "x", "4", fee=9)))
+            assert isinstance(refused, wire.ResponseCheckTx) and refused.log.startswith("fee_too_low_to_replace\n")
+            offer = wire.RequestPrepareProposal(1_000_000, (old, new), 1, time_of(1), ADDRESS)
+            assert await consensus.ask(offer) == wire.ResponsePrepareProposal((b"!proposer 1", new))
+            assert await mempool.ask(wire.RequestCheckTx(dear)) == wire.ResponseCheckTx()
+            await make_foreign_block(consensus, 1)  # without any of them; then the engine rechecks
+            codes = []
+            for tx in (old, new, dear):
+                answer = await mempool.ask(wire.RequestCheckTx(tx, wire.CheckTxType.RECHECK))
+                assert isinstance(answer, wire.ResponseCheckTx)
+                codes.append(answer.code)
+            assert codes == [NO_ROOM, NO_ROOM, 0] and [gone.code for gone in told] == ["replaced", "replaced"]
+            # what the engine does not recheck is not there any more
+            await make_foreign_block(consensus, 2)
+            last = await consensus.ask(wire.RequestPrepareProposal(1_000_000, (), 3, time_of(3), ADDRESS))
+            assert last == wire.ResponsePrepareProposal((b"!proposer 3", dear))
+            await make_foreign_block(consensus, 3)
+            last = await consensus.ask(wire.RequestPrepareProposal(1_000_000, (), 4, time_of(4), ADDRESS))
+            assert last == wire.ResponsePrepareProposal((b"!proposer 4",))
 
     run(main)
 

@@ -59,11 +59,12 @@ class Entry:
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A transaction that left without a block, and why: a stable word and text for people."""
+    """A transaction that left without a block, and why: a stable word and text for people; the bytes that it took."""
 
     id: bytes
     code: str
     message: str
+    size: int = 0
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -190,8 +191,10 @@ class Mempool:
                 hint="offer a higher fee, or try again after the next block",
             )
         if old is not None:
-            dropped.append(Dropped(old.id, "replaced", "replaced by another transaction of the same sender and nonce"))
-        dropped += (Dropped(victim.id, "evicted", "made room for transactions that offer more") for victim in victims)
+            why = "replaced by another transaction of the same sender and nonce"
+            dropped.append(Dropped(old.id, "replaced", why, old.size))
+        for gone in victims:
+            dropped.append(Dropped(gone.id, "evicted", "made room for transactions that offer more", gone.size))
         self._insert(entry)
         return dropped
 
@@ -267,6 +270,11 @@ class Mempool:
         old = [entry for entry in self._entries.values() if entry.checked_height < height]
         old.sort(key=lambda entry: (entry.checked_height, entry.sequence))
         return old[:limit]
+
+    def forget_unchecked(self, height: int) -> None:
+        """Take out, and tell nobody, what the application was not asked about since a height."""
+        for entry in [entry for entry in self._entries.values() if entry.checked_height < height]:
+            self._remove(entry)
 
     def recheck(self, tx_id: bytes, check: CheckTxResponse, height: int) -> Dropped | None:
         """Take the application's answer of a later height: a refused transaction leaves, one may change its lane.

@@ -13,6 +13,7 @@ from typing import Final
 
 from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
 from freehold.consensus.abci.following import FinalBlock
+from freehold.consensus.abci.service import NO_ROOM
 from freehold.consensus.application import OK
 from freehold.consensus.comet.client import CometClient, EngineStatus, RpcError
 from freehold.consensus.errors import EngineStoppedError, HeightUnavailableError, MempoolFullError
@@ -22,7 +23,6 @@ from freehold.consensus.state_store import StateStore
 from freehold.consensus.state_sync import NO_STANDING, SnapshotStanding
 from freehold.consensus.waiters import TxWaiters
 from freehold.ledger import keys
-from freehold.ledger.codes import Code
 from freehold.ledger.records import Totals
 from freehold.ledger.state import read
 from freehold.ledger.transactions import tx_id
@@ -136,9 +136,9 @@ class CometDesk:
         """Take in a durable block, on the application's thread."""
         self._loop.call_soon_threadsafe(self._committed, block)
 
-    def left(self, tx: bytes, code: int) -> None:
-        """Take in that a waiting transaction is refused now, on the application's thread."""
-        self._loop.call_soon_threadsafe(self._left, tx, code)
+    def left(self, dropped: Dropped) -> None:
+        """Take in that a waiting transaction may not wait any longer, on the application's thread."""
+        self._loop.call_soon_threadsafe(self._txs.dropped, dropped)
 
     def standing(self) -> Standing:
         """Where the engine stands."""
@@ -199,11 +199,13 @@ class CometDesk:
         if known is not None and known.result.code == OK:
             return TxOutcome(known.result.code, known.height, known.result.data)
         try:
-            code, _ = await self._client.submit(tx)
+            code, log = await self._client.submit(tx)
         except RpcError as error:
             if "already exists in cache" in error.message:  # it waits, or has just got into a block
                 return TxOutcome(OK)
             raise _refused(error) from None
+        if code == NO_ROOM:
+            raise _no_room(log)
         return TxOutcome(code)
 
     async def wait_committed(self, tx_id: bytes) -> TxOutcome:
@@ -323,10 +325,6 @@ class CometDesk:
         for receive in self._receivers:
             receive(record)
 
-    def _left(self, tx: bytes, code: int) -> None:
-        name = Code(code).name.lower()
-        self._txs.dropped(Dropped(tx_id(tx), "invalid", f"checked again after a block, it is refused: {name}"))
-
 
 def record_of(block: FinalBlock) -> BlockRecord:
     """A block as history keeps it."""
@@ -335,6 +333,11 @@ def record_of(block: FinalBlock) -> BlockRecord:
         events = [event_text(event.kind, event.data) for event in result.events]
         txs.append(BlockTx(tx_id(tx), result.code, result.data, events))
     return BlockRecord(block.height, block.time_ms, block.hash, txs)
+
+
+def _no_room(log: str) -> MempoolFullError:
+    code, message, hint = log.split("\n")
+    return MempoolFullError(message, code=code, hint=hint)
 
 
 def _refused(error: RpcError) -> FreeholdError:

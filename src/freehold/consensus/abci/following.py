@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from freehold.consensus.application import TxResult
+from freehold.consensus.mempool import Dropped
 
 
 class FinalBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +39,8 @@ class Follower(Protocol):
     def committed(self, block: FinalBlock) -> None:
         """Take in a block, after `Commit` made it durable and before the engine hears so."""
 
-    def left(self, tx: bytes, code: int) -> None:
-        """Take in that a waiting transaction was checked again and is refused now, with the application's code."""
+    def left(self, dropped: Dropped) -> None:
+        """Take in that a waiting transaction was checked again and may not wait any longer."""
 
 
 class Clock(Protocol):
@@ -58,5 +59,5 @@ class NoFollower:
     def committed(self, block: FinalBlock) -> None:
         """Let it pass."""
 
-    def left(self, tx: bytes, code: int) -> None:
+    def left(self, dropped: Dropped) -> None:
         """Let it pass."""

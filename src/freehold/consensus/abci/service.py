@@ -11,52 +11,33 @@ Threads: `check` and `query` may be called from any thread; the rest by one at a
 Spec: docs/spec/comet-engine.md.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
-from threading import Lock
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from freehold.base.errors import InvalidInputError, LocalProtocolError, RefusedError
-from freehold.base.limits import KIB
+from freehold.base.limits import KIB, MAX_TX_BYTES
 from freehold.consensus import application as abci
 from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, CommitInfo, ExtendedCommitInfo, ExtendedVoteInfo
 from freehold.consensus.abci.following import Clock, FinalBlock, Follower, NoFollower
-from freehold.consensus.abci.proposal import choose
-from freehold.consensus.application import Application, CheckKind, CheckTxRequest, CheckTxResponse
-from freehold.consensus.errors import HeightUnavailableError
+from freehold.consensus.abci.waiting import WaitingTxs
+from freehold.consensus.application import Application, CheckKind, CheckTxRequest
+from freehold.consensus.errors import HeightUnavailableError, MempoolFullError
 from freehold.light.genesis import TrustedGenesis
 from freehold.light.types import BlockIDFlag, PublicKey
 
+OWN_TX_ROOM_BYTES: Final = 256  # of a block, for the transaction that the application itself puts first
 EXTENSION_ROOM_BYTES: Final = 96  # of a block, for what an application makes of one vote's extension
 CODESPACE: Final = "freehold"
 EVENT_KEY: Final = "data"  # the attribute that holds an event's record, in hex
 STORE_PATH: Final = b"/store"
 PROOF_TYPE: Final = "ics23:smt"
 MAX_STATE_KEY_BYTES: Final = 1 * KIB
-MAX_KNOWN_CHECKS: Final = 20_000
+NO_ROOM: Final = 1 << 16  # outside the ledger's codes: acceptable, but without room; the log says why in three lines
 QUERY_REFUSED: Final = 1  # a code outside the ledger's: the query itself could not be answered
-
-
-class _KnownChecks:
-    """Answers of `check_tx` at one height, so that building a block need not ask again."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._height = -1
-        self._answers: dict[bytes, CheckTxResponse] = {}
-
-    def keep(self, height: int, tx: bytes, answer: CheckTxResponse) -> None:
-        with self._lock:
-            if height > self._height:
-                self._height, self._answers = height, {}
-            if height == self._height and len(self._answers) < MAX_KNOWN_CHECKS:
-                self._answers[tx] = answer
-
-    def find(self, height: int, tx: bytes) -> CheckTxResponse | None:
-        with self._lock:
-            return self._answers.get(tx) if height == self._height else None
 
 
 class AbciService:
@@ -87,7 +68,7 @@ class AbciService:
         self._last_time_ms = last_time_ms
         self._height = application.info().height
         self._keys = {member.address: member.pub_key.ed25519 for member in genesis.validators.validators}
-        self._checks = _KnownChecks()
+        self._waiting = WaitingTxs()
         self._handlers: dict[type[wire.Request], Callable[[Any], wire.Response]] = {
             wire.RequestEcho: lambda request: wire.ResponseEcho(request.message),
             wire.RequestFlush: lambda _: wire.ResponseFlush(),
@@ -123,11 +104,23 @@ class AbciService:
 
     def check(self, request: wire.RequestCheckTx) -> wire.ResponseCheckTx:
         """Say whether a transaction may wait."""
-        kind = CheckKind.RECHECK if request.type == wire.CheckTxType.RECHECK else CheckKind.NEW
-        answer = self._check(request.tx, kind)
-        if answer.code and kind is CheckKind.RECHECK:
-            self._follower.left(request.tx, answer.code)
-        return wire.ResponseCheckTx(code=answer.code, log=answer.log, codespace=CODESPACE if answer.code else "")
+        height, tx = self._height, request.tx
+        if request.type == wire.CheckTxType.RECHECK:
+            answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
+            gone = self._waiting.recheck(tx, answer, height)
+            if gone is None:
+                return wire.ResponseCheckTx()
+            self._follower.left(gone)
+            return wire.ResponseCheckTx(code=answer.code or NO_ROOM, log=gone.message, codespace=CODESPACE)
+        answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.NEW))
+        if answer.code:
+            return wire.ResponseCheckTx(code=answer.code, log=answer.log, codespace=CODESPACE)
+        try:
+            self._waiting.admit(tx, answer, height)
+        except MempoolFullError as error:
+            why = "\n".join((error.code, error.message, error.hint))
+            return wire.ResponseCheckTx(code=NO_ROOM, log=why, codespace=CODESPACE)
+        return wire.ResponseCheckTx()
 
     def query(self, request: wire.RequestQuery) -> wire.ResponseQuery:
         """Read a key (`data`) of the state after `height` (0: the newest), with its proof; the path is `/store`."""
@@ -147,13 +140,6 @@ class AbciService:
             height=answer.height,
             log="" if answer.value is not None else "absent",
         )
-
-    def _check(self, tx: bytes, kind: CheckKind) -> CheckTxResponse:
-        height = self._height
-        answer = self._app.check_tx(CheckTxRequest(tx, kind))
-        if answer.code == abci.OK and height == self._height:
-            self._checks.keep(height, tx, answer)
-        return answer
 
     def _info(self, _: wire.RequestInfo) -> wire.ResponseInfo:
         info = self._app.info()
@@ -211,29 +197,30 @@ class AbciService:
             )
 
     def _prepare_proposal(self, request: wire.RequestPrepareProposal) -> wire.ResponsePrepareProposal:
-        height = request.height
-
-        def check(tx: bytes) -> CheckTxResponse:
-            return self._checks.find(height - 1, tx) or self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
-
+        own = OWN_TX_ROOM_BYTES + EXTENSION_ROOM_BYTES * len(request.local_last_commit.votes)
+        self._learn(request.txs)
         answer = self._app.prepare_proposal(
             abci.PrepareProposalRequest(
-                height=height,
+                height=request.height,
                 time_ms=self._time_ms(request),
                 proposer=self._proposer(request.proposer_address),
-                txs=choose(
-                    request.txs,
-                    check,
-                    height=height,
-                    max_tx_bytes=request.max_tx_bytes,
-                    extension_bytes=EXTENSION_ROOM_BYTES * len(request.local_last_commit.votes),
-                ),
+                txs=self._waiting.select(request.height, request.max_tx_bytes - own),
                 max_tx_bytes=request.max_tx_bytes,
                 last_votes=self._votes(request.local_last_commit),
                 misbehavior=self._misbehavior(request.misbehavior),
             )
         )
         return wire.ResponsePrepareProposal(answer.txs)
+
+    def _learn(self, txs: Sequence[bytes]) -> None:
+        """Take in what the engine holds, should it be unknown here."""
+        for tx in txs:
+            if len(tx) > MAX_TX_BYTES or self._waiting.holds(tx):
+                continue
+            answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
+            if answer.code == abci.OK:
+                with contextlib.suppress(MempoolFullError):
+                    self._waiting.admit(tx, answer, self._height)
 
     def _process_proposal(self, request: wire.RequestProcessProposal) -> wire.ResponseProcessProposal:
         if self._clock is not None:
@@ -306,6 +293,7 @@ class AbciService:
         answer = self._app.commit()
         self._height = self._app.info().height
         if self._final is not None:
+            self._waiting.committed(self._final.txs, self._height)
             self._follower.committed(self._final)
             self._final = None
         return wire.ResponseCommit(answer.retain_height)

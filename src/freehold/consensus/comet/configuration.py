@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from freehold.base.errors import InvalidInputError
-from freehold.base.limits import MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS, MAX_TX_BYTES, MIB
+from freehold.base.limits import MAX_TX_BYTES, MIB
 from freehold.base.presets import Preset
+from freehold.consensus.abci.waiting import QUEUE
 from freehold.consensus.comet.addresses import check_server, check_state_sync
 from freehold.consensus.comet.operators import OperatorHome, Settings
 from freehold.consensus.errors import StorageDamagedError, StorageError
@@ -176,10 +177,10 @@ def config_text(home: OperatorHome, settings: Settings, preset: Preset) -> str:
             "type": "flood",
             "recheck": True,
             "broadcast": True,
-            "size": MAX_MEMPOOL_TXS,
-            "max_txs_bytes": MAX_MEMPOOL_BYTES,
+            "size": QUEUE.txs,
+            "max_txs_bytes": QUEUE.bytes,
             "max_tx_bytes": MAX_TX_BYTES,
-            "cache_size": 2 * MAX_MEMPOOL_TXS,
+            "cache_size": 2 * QUEUE.txs,
             "keep-invalid-txs-in-cache": False,
         },
         "statesync": _state_sync(home, settings),

@@ -1,0 +1,137 @@
+"""What waits in the engine's queue, by the lanes, fees and nonces of the embedded engine's mempool.
+
+CometBFT's queue takes whatever `CheckTx` accepts, first come, first served, and offers a proposer the oldest of it
+alone. So the same transactions stand here in a `Mempool`: what that has no room for is refused, and a block is chosen
+from all of it. The engine rechecks its whole queue after each block, before the next one is committed: what was not
+rechecked is not in the queue any more.
+
+What had to leave for another (replaced, evicted) stays in the queue until it is rechecked, and is refused then. The
+queue has room for as many again as may wait, and how many each lane may make leave between two blocks is bounded, so
+that nobody fills it by replacing. Safe on any thread. Spec: docs/spec/comet-engine.md.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from threading import Lock
+from typing import Final
+
+import msgspec
+
+from freehold.base.limits import MAX_BLOCK_TXS, MAX_MEMPOOL_BYTES, MAX_MEMPOOL_TXS
+from freehold.consensus.application import OK, CheckTxResponse, Lane
+from freehold.consensus.errors import MempoolFullError
+from freehold.consensus.mempool import Dropped, Mempool, Room
+
+QUEUE: Final = Room(2 * MAX_MEMPOOL_TXS, 2 * MAX_MEMPOOL_BYTES)  # of the engine
+LEAVING_PERMILL: Final = {Lane.REPORTS: 0, Lane.GOVERNANCE: 200, Lane.USERS: 600}  # of what may wait; reports drop none
+
+
+class _Leaving(msgspec.Struct, frozen=True):
+    """A transaction that the engine still holds; counted in the lane of the one that took its place."""
+
+    dropped: Dropped
+    lane: Lane
+    height: int  # the newest block when it had to leave
+
+
+class WaitingTxs:
+    """See the module."""
+
+    def __init__(self, *, max_txs: int = MAX_MEMPOOL_TXS, max_bytes: int = MAX_MEMPOOL_BYTES) -> None:
+        self._lock = Lock()
+        self._pool = Mempool(max_txs=max_txs, max_bytes=max_bytes)
+        total = Room(max_txs, max_bytes)
+        self._most = {lane: total.share(permill) for lane, permill in LEAVING_PERMILL.items()}
+        self._leaving: dict[bytes, _Leaving] = {}
+        self._left = {lane: [0, 0] for lane in Lane}
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def holds(self, tx: bytes) -> bool:
+        """Whether the engine is known to hold a transaction."""
+        id_ = _id(tx)
+        with self._lock:
+            return id_ in self._pool or id_ in self._leaving
+
+    def admit(self, tx: bytes, answer: CheckTxResponse, height: int) -> None:
+        """Take a transaction that the application accepted.
+
+        Args:
+            tx: its bytes.
+            answer: the application's, code `OK`.
+            height: the newest block when it was asked.
+
+        Raises:
+            MempoolFullError: it may not wait; see `Mempool.add`.
+        """
+        with self._lock:
+            self._admit(_id(tx), tx, answer, height)
+
+    def recheck(self, tx: bytes, answer: CheckTxResponse, height: int) -> Dropped | None:
+        """Take the application's answer of a later height.
+
+        Returns:
+            Why it may not wait any longer; None when it may.
+        """
+        id_ = _id(tx)
+        with self._lock:
+            leaving = self._forget(id_)
+            if leaving is not None:
+                return leaving.dropped
+            if id_ in self._pool:
+                return self._pool.recheck(id_, answer, height)
+            if answer.code != OK:
+                return Dropped(id_, "invalid", answer.log)
+            try:
+                self._admit(id_, tx, answer, height)
+            except MempoolFullError as error:
+                return Dropped(id_, error.code, error.message)
+            return None
+
+    def select(self, height: int, max_bytes: int) -> tuple[bytes, ...]:
+        """Choose the transactions of a block.
+
+        Args:
+            height: of the block.
+            max_bytes: of all that is chosen, each counted with its overhead.
+        """
+        with self._lock:
+            chosen = self._pool.select(height, max_txs=MAX_BLOCK_TXS, max_bytes=max_bytes)
+        return tuple(entry.tx for entry in chosen)
+
+    def committed(self, txs: Iterable[bytes], height: int) -> None:
+        """Take out what a durable block holds, and what the engine did not recheck after the one before it."""
+        ids = [_id(tx) for tx in txs]
+        with self._lock:
+            for id_ in ids:
+                self._forget(id_)
+            self._pool.remove_committed(ids, height)
+            self._pool.forget_unchecked(height - 1)
+            for id_ in [id_ for id_, leaving in self._leaving.items() if leaving.height < height - 1]:
+                self._forget(id_)
+
+    def _admit(self, id_: bytes, tx: bytes, answer: CheckTxResponse, height: int) -> None:
+        left, most = self._left[answer.lane], self._most[answer.lane]
+        if id_ in self._leaving or left[0] > most.txs or left[1] > most.bytes:
+            raise MempoolFullError(
+                "too many transactions had to leave for others since the last block",
+                code="mempool_full",
+                hint="try again after the next block",
+            )
+        for gone in self._pool.add(id_, tx, answer, height):
+            self._leaving[gone.id] = _Leaving(gone, answer.lane, height)
+            left[0] += 1
+            left[1] += gone.size
+
+    def _forget(self, id_: bytes) -> _Leaving | None:
+        leaving = self._leaving.pop(id_, None)
+        if leaving is not None:
+            left = self._left[leaving.lane]
+            left[0] -= 1
+            left[1] -= leaving.dropped.size
+        return leaving
+
+
+def _id(tx: bytes) -> bytes:
+    return sha256(tx).digest()

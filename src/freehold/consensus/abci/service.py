@@ -106,12 +106,7 @@ class AbciService:
         """Say whether a transaction may wait."""
         height, tx = self._height, request.tx
         if request.type == wire.CheckTxType.RECHECK:
-            answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
-            gone = self._waiting.recheck(tx, answer, height)
-            if gone is None:
-                return wire.ResponseCheckTx()
-            self._follower.left(gone)
-            return wire.ResponseCheckTx(code=answer.code or NO_ROOM, log=gone.message, codespace=CODESPACE)
+            return self._recheck(tx, height)
         answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.NEW))
         if answer.code:
             return wire.ResponseCheckTx(code=answer.code, log=answer.log, codespace=CODESPACE)
@@ -121,6 +116,16 @@ class AbciService:
             why = "\n".join((error.code, error.message, error.hint))
             return wire.ResponseCheckTx(code=NO_ROOM, log=why, codespace=CODESPACE)
         return wire.ResponseCheckTx()
+
+    def _recheck(self, tx: bytes, height: int) -> wire.ResponseCheckTx:
+        code, gone = NO_ROOM, self._waiting.let_go(tx)
+        if gone is None:
+            answer = self._app.check_tx(CheckTxRequest(tx, CheckKind.RECHECK))
+            code, gone = answer.code or NO_ROOM, self._waiting.recheck(tx, answer, height)
+        if gone is None:
+            return wire.ResponseCheckTx()
+        self._follower.left(gone)
+        return wire.ResponseCheckTx(code=code, log=gone.message, codespace=CODESPACE)
 
     def query(self, request: wire.RequestQuery) -> wire.ResponseQuery:
         """Read a key (`data`) of the state after `height` (0: the newest), with its proof; the path is `/store`."""

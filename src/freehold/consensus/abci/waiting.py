@@ -68,17 +68,20 @@ class WaitingTxs:
         with self._lock:
             self._admit(_id(tx), tx, answer, height)
 
+    def let_go(self, tx: bytes) -> Dropped | None:
+        """Give why a transaction had to leave, if it had to: the engine rechecks it now, and lets it go."""
+        with self._lock:
+            leaving = self._forget(_id(tx))
+            return leaving.dropped if leaving is not None else None
+
     def recheck(self, tx: bytes, answer: CheckTxResponse, height: int) -> Dropped | None:
-        """Take the application's answer of a later height.
+        """Take the application's answer of a later height, for a transaction that had not to leave.
 
         Returns:
             Why it may not wait any longer; None when it may.
         """
         id_ = _id(tx)
         with self._lock:
-            leaving = self._forget(id_)
-            if leaving is not None:
-                return leaving.dropped
             if id_ in self._pool:
                 return self._pool.recheck(id_, answer, height)
             if answer.code != OK:

@@ -60,7 +60,7 @@ async def outbid(client: LedgerClient, until_height: int) -> None:
         return sign_tx("e2e-comet", account(2), 2, fee, until_height, Transfer(SINK, fee))
 
     first = asyncio.create_task(client.submit(late(10 * FAST.min_fee)))
-    await status_until(client, lambda status: status["mempool_txs"] >= 1)
+    await status_until(client, lambda status: status["mempool"]["txs"] >= 1)
     with pytest.raises(RefusedError) as refused:
         await client.submit(late(11 * FAST.min_fee - 1))
     assert refused.value.code == "fee_too_low_to_replace" and f"{11 * FAST.min_fee}" in refused.value.hint

@@ -25,6 +25,8 @@ from freehold.consensus.mempool import Dropped
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Timestamp
 from freehold.light.wire import encode_varint
+from freehold.rpc import comet_desk
+from freehold.rpc.errors import status_of
 
 
 class Timed(KvApplication):
@@ -233,7 +235,10 @@ def test_what_was_replaced_leaves_the_engines_queue_when_it_is_rechecked(tmp_pat
             assert await mempool.ask(wire.RequestCheckTx(old)) == wire.ResponseCheckTx()
             assert await mempool.ask(wire.RequestCheckTx(new)) == wire.ResponseCheckTx()
             refused = await mempool.ask(wire.RequestCheckTx(kv_tx("a", 0, "x", "4", fee=9)))
-            assert isinstance(refused, wire.ResponseCheckTx) and refused.log.startswith("fee_too_low_to_replace\n")
+            assert isinstance(refused, wire.ResponseCheckTx) and refused.code == NO_ROOM
+            error = comet_desk._no_room(refused.log)  # what the RPC says of it
+            assert error.code == "fee_too_low_to_replace" and error.hint == "offer at least 10 to replace it"
+            assert status_of(error) == 403
             offer = wire.RequestPrepareProposal(1_000_000, (old, new), 1, time_of(1), ADDRESS)
             assert await consensus.ask(offer) == wire.ResponsePrepareProposal((b"!proposer 1", new))
             assert await mempool.ask(wire.RequestCheckTx(dear)) == wire.ResponseCheckTx()

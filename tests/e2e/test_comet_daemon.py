@@ -52,27 +52,6 @@ def engine_of(daemon: LedgerProcess) -> int:
     return engines[0]
 
 
-async def outbid(client: LedgerClient, until_height: int) -> None:
-    """What waits is replaced by who offers a tenth more, and told so once the engine has let it go."""
-
-    def late(fee: int) -> bytes:
-        """Waits for the nonce before its own."""
-        return sign_tx("e2e-comet", account(2), 2, fee, until_height, Transfer(SINK, fee))
-
-    first = asyncio.create_task(client.submit(late(10 * FAST.min_fee)))
-    await status_until(client, lambda status: status["mempool"]["txs"] >= 1)
-    with pytest.raises(RefusedError) as refused:
-        await client.submit(late(11 * FAST.min_fee - 1))
-    assert refused.value.code == "fee_too_low_to_replace" and f"{11 * FAST.min_fee}" in refused.value.hint
-    second = asyncio.create_task(client.submit(late(11 * FAST.min_fee)))
-    with pytest.raises(RefusedError) as refused:
-        await first
-    # told while it was waited for, or when it was offered again after that
-    assert refused.value.code in ("tx_replaced", "fee_too_low_to_replace")
-    second.cancel()
-    await asyncio.gather(second, return_exceptions=True)
-
-
 async def first_run(home: Path, url: str) -> tuple[int, dict[str, Any]]:
     client = await client_for(home, url)
     try:
@@ -90,7 +69,6 @@ async def first_run(home: Path, url: str) -> tuple[int, dict[str, Any]]:
             await client.submit(gap)  # it waits for a nonce that never comes, until it is too old
         # told while it was waited for, or when it was offered again after that
         assert refused.value.code in ("tx_invalid", "expired") and "expired" in refused.value.message
-        await outbid(client, outcome.height + 40)
         await client.ask_faucet(encode_account(b"\x0a" * 32))
         block = await client.light_block(outcome.height + 1)
         before = await client.light_block(outcome.height)

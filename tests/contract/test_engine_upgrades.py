@@ -1,6 +1,9 @@
 """Rules that change on a real chain with its block store: replay, an old program, an engine that follows elections."""
 
+import copy
 import shutil
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -14,12 +17,14 @@ from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import AbciMisbehavior, AbciValidator, CommitInfo, VoteInfo
 from freehold.consensus.abci.service import AbciService
+from freehold.consensus.application import OfferResult
 from freehold.consensus.block_store import BlockStore
 from freehold.consensus.chain import Chain
 from freehold.consensus.comet.founding import bonds_of, genesis_of
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.ledger_application import LedgerApplication
 from freehold.consensus.signing import SignerState
+from freehold.consensus.state_sync import NO_SNAPSHOTS, SnapshotPlan
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.crypto.strkey import encode_account
 from freehold.ledger import keys, rules
@@ -28,7 +33,7 @@ from freehold.ledger.codes import Code
 from freehold.ledger.execute import beacon_tx
 from freehold.ledger.genesis import app_state_document, initial_state
 from freehold.ledger.genesis_elections import GenesisBond
-from freehold.ledger.records import Account, Elections, Params, Totals, ValidatorBond
+from freehold.ledger.records import Account, Attendance, Elections, Params, Totals, ValidatorBond
 from freehold.ledger.state import read
 from freehold.ledger.transactions import (
     Body,
@@ -158,8 +163,14 @@ def test_the_embedded_engine_elects_nobody(tmp_path: Path) -> None:
 class Comet:
     """The engine's side of one node: it names validators by address, and follows the changes that blocks return."""
 
-    def __init__(self, folder: Path, genesis: TrustedGenesis, validators: list[PrivateKey]) -> None:
-        self.folder, self.genesis = folder, genesis
+    def __init__(
+        self,
+        folder: Path,
+        genesis: TrustedGenesis,
+        validators: list[PrivateKey],
+        snapshots: SnapshotPlan = NO_SNAPSHOTS,
+    ) -> None:
+        self.folder, self.genesis, self.snapshots = folder, genesis, snapshots
         self.key = {validator_address(key.public): key for key in validators}
         members = {validator_address(key.public): 10 for key in validators}
         self.sets = {0: members, 1: members, 2: members}
@@ -168,7 +179,7 @@ class Comet:
         self.open()
 
     def open(self) -> None:
-        self.app = LedgerApplication.open(self.folder, self.genesis, None)
+        self.app = LedgerApplication.open(self.folder, self.genesis, None, snapshots=self.snapshots)
         self.service = AbciService(self.app, self.genesis, self._last_time_ms)
         self.service.handle(wire.RequestInfo("0.38.25"))
         if not self.height:
@@ -183,7 +194,10 @@ class Comet:
         assert totals is not None
         return totals.time_ms
 
-    def block(self, *bodies: Body, dt: int = 1_000, faults: tuple[AbciMisbehavior, ...] = ()) -> list[int]:
+    def block(
+        self, *bodies: Body, dt: int = 1_000, faults: tuple[AbciMisbehavior, ...] = (), away: Collection[bytes] = ()
+    ) -> list[int]:
+        """One block; `away` are addresses, absent or for nil in the commit that it holds."""
         self.height, self.now = self.height + 1, self.now + dt
         height, time = self.height, Timestamp.from_ms(self.now)
         members = self.sets[height]
@@ -198,7 +212,12 @@ class Comet:
                 for at, body in enumerate(bodies)
             ),
         )
-        last = CommitInfo(tuple(VoteInfo(AbciValidator(*one), 2) for one in self.sets[height - 1].items()))
+        last = CommitInfo(
+            tuple(
+                VoteInfo(AbciValidator(*one), 2 if one[0] not in away else 1 if height % 2 else 3)
+                for one in self.sets[height - 1].items()
+            )
+        )
         if height == 1:
             last = CommitInfo()
         proposed = self.service.handle(wire.RequestProcessProposal(txs, height, time, address, last, faults))
@@ -260,6 +279,73 @@ def test_an_engine_that_follows_the_elections_is_understood_also_after_a_restart
     assert elections is not None
     assert elections.is_elected
     comet.app.close()
+
+
+def test_who_is_absent_or_votes_for_nil_is_counted_and_loses_its_seat_also_after_a_restart(tmp_path: Path) -> None:
+    validators = [PrivateKey.from_seed(bytes([at]) * 32) for at in range(1, 5)]
+    owners = [PrivateKey.from_seed(bytes([at]) * 32).public for at in range(11, 15)]
+    bonds = [GenesisBond(key.public, owner, 200 * TOKEN) for key, owner in zip(validators, owners, strict=True)]
+    comet = Comet(tmp_path, make_genesis(validators, elections=MINIMAL_ELECTIONS, bonds=bonds), validators)
+    idle = validator_address(validators[2].public)
+    for number in range(30):
+        comet.block(dt=100, away={idle})
+        if number == 12:
+            comet.app.close()
+            comet.open()
+    attendance = read(comet.app.state, keys.ATTENDANCE, Attendance)
+    assert attendance is not None
+    assert attendance.missed == [(validators[2].public, 29)]  # the first block holds no commit
+    comet.block(dt=60_000)
+    comet.block()
+    comet.block()
+    assert comet.sets[comet.height].keys() == {validator_address(key.public) for key in validators} - {idle}
+    comet.app.close()
+
+
+def restored(comet: Comet, folder: Path) -> Comet:
+    """Another node, with the state of the newest height alone, by state sync; its engine knows the sets."""
+    for _ in range(400):
+        if (offered := comet.app.list_snapshots()) and offered[0].height == comet.height:
+            break
+        time.sleep(0.05)
+    snapshot = offered[0]
+    assert snapshot.height == comet.height
+    other = copy.copy(comet)
+    other.folder, other.sets = folder, dict(comet.sets)
+    folder.mkdir()
+    application = LedgerApplication.open(folder, comet.genesis, None)
+    assert application.offer_snapshot(snapshot, comet.app.state.app_hash) == OfferResult.ACCEPT
+    for index in range(snapshot.chunks):
+        application.apply_snapshot_chunk(
+            index, comet.app.load_snapshot_chunk(snapshot.height, snapshot.format, index), "peer"
+        )
+    application.close()
+    other.open()
+    return other
+
+
+def test_a_node_restored_in_the_middle_of_an_era_judges_alike(tmp_path: Path) -> None:
+    validators = [PrivateKey.from_seed(bytes([at]) * 32) for at in range(1, 5)]
+    owners = [PrivateKey.from_seed(bytes([at]) * 32).public for at in range(11, 15)]
+    bonds = [GenesisBond(key.public, owner, 200 * TOKEN) for key, owner in zip(validators, owners, strict=True)]
+    genesis = make_genesis(validators, elections=MINIMAL_ELECTIONS, bonds=bonds)
+    (tmp_path / "a").mkdir()
+    comet = Comet(tmp_path / "a", genesis, validators, SnapshotPlan(20))
+    idle = validator_address(validators[2].public)
+    for _ in range(20):
+        comet.block(dt=100, away={idle})
+    nodes = [comet, restored(comet, tmp_path / "b")]
+    for node in nodes:
+        for _ in range(12):
+            node.block(dt=100, away={idle} if node.height < 25 else set())
+        node.block(dt=60_000)
+        assert node.sets[node.height + 2].keys() == {validator_address(key.public) for key in validators} - {idle}
+    assert nodes[0].app.state.app_hash == nodes[1].app.state.app_hash
+    attendance = read(nodes[1].app.state, keys.ATTENDANCE, Attendance)
+    assert attendance is not None
+    assert [key for key, _ in attendance.absent] == [validators[2].public]  # 24 of 32: most of it before the restore
+    for node in nodes:
+        node.app.close()
 
 
 def test_the_engine_takes_evidence_as_long_as_bonds_are_liable(tmp_path: Path) -> None:

@@ -78,13 +78,13 @@ def begin(genesis: TrustedGenesis) -> dict[bytes, bytes]:
 def test_the_state_is_carried_byte_for_byte_but_for_the_listed_records(last: LastState) -> None:
     genesis = parse_genesis(new_genesis(last))
     state = begin(genesis)
-    listed = {keys.PARAMS, keys.VRF_KEYS, keys.ELECTIONS, keys.CANDIDATES, keys.CARRIED}
+    listed = {keys.PARAMS, keys.VRF_KEYS, keys.ELECTIONS, keys.CANDIDATES, keys.CARRIED, keys.ATTENDANCE}
     assert {key for key in state if state[key] != last.records.get(key)} == listed
     assert last.records.keys() <= state.keys()
     before, after = (decode_record(records[keys.PARAMS], Params) for records in (last.records, state))
     height = last.light_block.header.height
     assert (after.genesis_ms, after.values, after.faucet) == (before.genesis_ms, before.values, before.faucet)
-    assert (after.chain_id, after.validators, after.rules) == (NEW, [(KEY.public, 10)], [(1, 1), (height, 2)])
+    assert (after.chain_id, after.validators, after.rules) == (NEW, [(KEY.public, 10)], [(1, 1), (height, 3)])
     assert begin(parse_genesis(new_genesis(last))) == state  # anybody computes the same
     assert genesis.genesis_time_ms == GENESIS_MS  # epochs go on
 

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ledger_process import FAST, FAUCET, account
@@ -38,12 +39,18 @@ def make_validators(folder: Path, count: int, *, accounts: int = 8, genesis_ms: 
     return [home.folder for home in homes]
 
 
-def make_elected(folder: Path, chain_id: str, count: int, *, late: int = 0) -> list[OperatorHome]:
-    """Homes of bonded validators who are elected every eight seconds, and of others who only have genesis."""
+def make_elected(
+    folder: Path, chain_id: str, count: int, *, late: int = 0, owners: Mapping[int, bytes] | None = None
+) -> list[OperatorHome]:
+    """Homes of bonded validators who are elected every eight seconds, and of others who only have genesis.
+
+    `account(n)` owns validator n, unless `owners` says who.
+    """
+    owner = {index: account(index).public for index in range(count + late)} | dict(owners or {})
     homes = [OperatorHome(folder / f"v{index}") for index in range(count + late)]
     cards = [home.make_keys(f"v{index}", f"127.0.0.1:{free_port()}") for index, home in enumerate(homes)]
     bonds = [
-        GenesisBond(card.validator_key, account(index).public, 200 * TOKEN, homes[index].vrf_key().public)
+        GenesisBond(card.validator_key, owner[index], 200 * TOKEN, homes[index].vrf_key().public)
         for index, card in enumerate(cards[:count])
     ]
     state = app_state_document(
@@ -51,7 +58,7 @@ def make_elected(folder: Path, chain_id: str, count: int, *, late: int = 0) -> l
         [],
         [],
         faucet=FAUCET.public,
-        accounts={account(n).public: 1_000 * TOKEN for n in range(count + 1)},
+        accounts=dict.fromkeys([*owner.values(), account(count).public], 1_000 * TOKEN),
         elections=replace(MINIMAL_ELECTIONS, era_epochs=4),
         bonds=bonds,
     )

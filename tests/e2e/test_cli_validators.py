@@ -1,19 +1,16 @@
-"""`freehold ledger validators|bond|unbond|release|claim|possession|upgrade` against a running ledger, as typed."""
+"""`freehold ledger validators|bond|unbond|release|claim|rejoin|possession|upgrade` on a running ledger, as typed."""
 
-import contextlib
-import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ledger_process import FAST, FAUCET, VALIDATOR, LedgerProcess, make_home
 from msgspec.structs import replace
+from person import Person
 
 from freehold.base.presets import MINIMAL_ELECTIONS
-from freehold.cli.main import run
 from freehold.crypto.strkey import encode_account
 from freehold.ledger.genesis import app_state_document
 from freehold.light.genesis import genesis_document
@@ -21,32 +18,6 @@ from freehold.light.types import Timestamp
 
 CHAIN = "e2e-validators"
 KEY = VALIDATOR.public.hex()
-
-
-class Person:
-    """Types commands into a terminal of their own."""
-
-    def __init__(self, folder: Path, url: str, genesis: Path) -> None:
-        folder.mkdir()
-        (folder / "genesis.json").write_bytes(genesis.read_bytes())
-        (folder / "words").write_text("a passphrase of several words\n")
-        self.env = {
-            "FREEHOLD_HOME": str(folder),
-            "FREEHOLD_RPC": url,
-            "FREEHOLD_PASSPHRASE_FILE": str(folder / "words"),
-        }
-
-    def read(self, *words: str, code: int = 0) -> str:
-        """In this process: the program's start is no part of what is tried here."""
-        output = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-            for name, value in self.env.items():
-                patch.setenv(name, value)
-            assert run(words) == code, (words, output.getvalue())
-        return output.getvalue()
-
-    def type(self, *words: str, code: int = 0) -> Any:
-        return json.loads(self.read(*words, "--json", code=code))
 
 
 @pytest.fixture
@@ -105,21 +76,25 @@ def test_the_life_of_a_bond_as_typed(ledger: tuple[Person, Path], tmp_path: Path
     assert person.type("ledger", "unbond", KEY, "--all")["plan"]["retires"]
     text = person.read("ledger", "validators")
     assert "next election" in text
-    assert "rules 2 since height 1" in text
+    assert "who signs less than 50 % of an era's blocks loses its place" in text
+    assert before["attendance"]["least_blocks"] == 30
+    assert (row["missed_blocks"], row["absent"], row["may_rejoin"]) == (0, False, None)
+    assert person.type("ledger", "rejoin", KEY, code=3)["error"]["code"] == "not_absent"
+    assert "rules 3 since height 1" in text
 
 
 def test_an_upgrade_as_typed(ledger: tuple[Person, Path], tmp_path: Path) -> None:
     person, home = ledger
     person.type("wallet", "new")
-    approval = person.type("ledger", "upgrade", "--home", str(home), "--height", "5000", "--rules", "3")
+    approval = person.type("ledger", "upgrade", "--home", str(home), "--height", "5000", "--rules", "4")
     path = tmp_path / "approval.json"
     path.write_text(json.dumps(approval | {"validator": FAUCET.public.hex()}))
     refused = person.type("ledger", "upgrade", "--approvals", str(path), code=2)
     assert refused["error"]["code"] == "not_enough_power"
     path.write_text(json.dumps(approval))
     done = person.type("ledger", "upgrade", "--approvals", str(path))
-    assert (done["rules"], done["from"]) == (3, 5000)
-    assert "rules 3 from height 5000" in person.read("ledger", "validators")
+    assert (done["rules"], done["from"]) == (4, 5000)
+    assert "rules 4 from height 5000" in person.read("ledger", "validators")
     assert person.type("ledger", "upgrade", "--approvals", str(path), code=3)["error"]["code"] == "upgrade_pending"
 
 

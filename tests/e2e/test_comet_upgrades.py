@@ -1,4 +1,4 @@
-"""An upgrade on the real engine: agreed, in force, and replayed from the engine's own blocks into an empty state."""
+"""Two upgrades on the real engine: agreed, in force, and replayed from the engine's own blocks into an empty state."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,8 @@ from freehold.base.errors import UnreachableError
 from freehold.client.session import sign_tx
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.operators import OperatorHome
-from freehold.ledger.transactions import Body, Bond, Upgrade, upgrade_bytes, validator_possession_bytes
+from freehold.ledger.codes import Code
+from freehold.ledger.transactions import Body, Bond, Rejoin, Upgrade, upgrade_bytes, validator_possession_bytes
 
 CHAIN = "e2e-comet"
 LIMIT_S = 120.0
@@ -31,7 +32,7 @@ async def until(client: CometClient, height: int) -> int:
 
 
 async def upgraded(home: OperatorHome) -> tuple[int, bytes]:
-    """Agree, bond under the new rules, and give the app hash of a later height."""
+    """Agree on rules 2, bond, agree on rules 3, and give the app hash of a later height."""
     key = home.validator_key()
     async with CometClient(home.rpc_socket) as client:
 
@@ -47,9 +48,15 @@ async def upgraded(home: OperatorHome) -> tuple[int, bytes]:
         bond = Bond(key.public, vrf_key, possession, 200 * TOKEN)
         await until(client, change - 3)
         assert await send(1, bond) == (1, "undecodable")  # not yet
-        await until(client, change)
+        await until(client, change + 1)  # a block is stored before it is executed
         code, log = await send(1, bond)
         assert code == 0, log
+        assert await send(2, Rejoin(key.public)) == (1, "undecodable")
+        message = upgrade_bytes(CHAIN, change := await until(client, 2) + 20, 3, [])
+        code, log = await send(2, Upgrade(change, 3, [], [(key.public, key.sign(message))]))
+        assert code == 0, log
+        await until(client, change + 1)  # a block is stored before it is executed
+        assert await send(3, Rejoin(key.public)) == (Code.NOT_ABSENT, "not_absent")
         height = await until(client, change + 8)
         return height, (await client.final_block(height)).app_hash
 

@@ -130,7 +130,8 @@ def _transactions() -> list[bytes]:
         (operator, txs.WithdrawBond(validator, TOKEN)),
         (operator, txs.ReleaseBond(validator)),
         (operator, txs.ClaimFees(validator)),
-        (operator, grid.upgrade_body(grid.height + 50, 2, [1], grid.validators[:3])),
+        (operator, txs.Rejoin(validator)),
+        (operator, grid.upgrade_body(grid.height + 50, 4, [1], grid.validators[:3])),
         (farm, txs.RegisterNode(b, b, bytes(64), ["192.0.2.1:7000"], CAPACITY, OFFER, 100 * TOKEN, 10 * TOKEN)),
     ]
     return [grid.tx(key, body) for key, body in sent]

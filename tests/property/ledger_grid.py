@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.base.amounts import TOKEN
 from freehold.base.codec import encode
-from freehold.base.presets import MINIMAL, ElectionPreset, Preset
+from freehold.base.presets import MINIMAL, AttendancePreset, ElectionPreset, Preset
 from freehold.ledger import keys, leases, schedule
 from freehold.ledger.challenges import challenge_draw
 from freehold.ledger.codes import Code
@@ -58,7 +58,7 @@ from freehold.ledger.transactions import (
     validator_possession_bytes,
 )
 from freehold.ledger.validator_sets import set_at
-from freehold.ledger.votes import Misbehavior
+from freehold.ledger.votes import Misbehavior, Vote
 
 CHAIN = "freehold-test"
 GENESIS_MS = 1_700_000_000_000
@@ -159,6 +159,7 @@ class Grid:
         check_signature: Verify = verify,
         validators: int = 1,
         elections: ElectionPreset | None = None,
+        attendance: AttendancePreset | None = None,
         bond: int = 200 * TOKEN,
         operator_tokens: int = 5_000 * TOKEN,
     ) -> None:
@@ -187,6 +188,7 @@ class Grid:
             accounts={tenant.public: 1_000 * TOKEN for tenant in self.tenants}
             | {operator.public: operator_tokens for operator in self.operators},
             elections=elections,
+            attendance=attendance,
             bonds=[
                 GenesisBond(validator.public, operator.public, bond)
                 for validator, operator in zip(self.validators, self.operators, strict=False)
@@ -202,6 +204,7 @@ class Grid:
         self.blocks: list[BlockInput] = []
         self.events: list[Event] = []
         self.down: set[bytes] = set()  # nodes that neither report nor answer
+        self.away: set[bytes] = set()  # validators whose votes are missing in the commits that blocks hold
         self.extra: Callable[[], list[bytes]] = list  # transactions added to every block
         self.served: Callable[[bytes, Lease], bool] = lambda node, lease: True
         if is_checked:
@@ -216,7 +219,7 @@ class Grid:
         proposer = self.key[self.engine.proposer(self.height)]
         beacon = beacon_tx(self.height, proposer.sign(beacon_signing_bytes(CHAIN, self.height)))
         block = BlockInput(
-            self.height, self.now, proposer.public, [beacon, *txs, *self.extra()], misbehavior=list(faults)
+            self.height, self.now, proposer.public, [beacon, *txs, *self.extra()], self.last_votes(), list(faults)
         )
         result = execute_block(self.state, block, self.check_signature)
         apply_changes(self.state, result)
@@ -229,6 +232,11 @@ class Grid:
         for outcome in result.results:
             self.events.extend(outcome.events)
         return result.results[1 : 1 + len(txs)]
+
+    def last_votes(self) -> list[Vote]:
+        """The commit of the block before, as the next one holds it; the first block holds none."""
+        members = self.engine.sets[self.height - 1] if self.height > 1 else {}
+        return [Vote(key, power, key not in self.away) for key, power in sorted(members.items())]
 
     def run(self, key: Signer, body: Body, *, dt: int = 100, **fields: Any) -> Code:
         """Put one transaction in a block of its own."""

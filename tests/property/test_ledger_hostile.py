@@ -102,7 +102,7 @@ def test_the_largest_numbers_do_not_overflow_what_is_stored() -> None:
 
 def test_every_body_is_tried() -> None:
     assert {Deploy, Report, Transfer} < set(BODIES)
-    assert len(BODIES) == 24
+    assert len(BODIES) == 25
     assert msgspec.structs.fields(LeaseOrder)
     assert msgspec.structs.fields(Probe)
     assert FEE > 0

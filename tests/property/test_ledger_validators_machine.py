@@ -1,4 +1,4 @@
-"""Hypothesis drives bonds, elections, fees and evidence beside a simple model: money, sets and tables agree.
+"""Hypothesis drives bonds, elections, fees, absences and evidence beside a simple model: money, sets and tables agree.
 
 The grid checks every state's invariants after each block (tokens conserved with bonds, parts on their way back and the
 pool of fees; the set never empty; the cap kept), and its own engine follows the sets by CometBFT's rules.
@@ -20,13 +20,13 @@ from msgspec.structs import replace
 from validators_model import ModelBond, ValidatorsModel
 
 from freehold.base.amounts import TOKEN
-from freehold.base.presets import MINIMAL_ELECTIONS
+from freehold.base.presets import MINIMAL_ELECTIONS, AttendancePreset
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
 from freehold.ledger.execute import execute_block
 from freehold.ledger.genesis import initial_state
-from freehold.ledger.records import Candidates, Elections, ValidatorBond
-from freehold.ledger.transactions import AddBond, ClaimFees, ReleaseBond, Transfer, WithdrawBond
+from freehold.ledger.records import Attendance, Candidates, Elections, ValidatorBond
+from freehold.ledger.transactions import AddBond, ClaimFees, Rejoin, ReleaseBond, Transfer, WithdrawBond
 from freehold.ledger.votes import Misbehavior
 
 ERA_MS = 20_000
@@ -40,6 +40,8 @@ PRESET = replace(
     min_bond=10 * TOKEN,
     min_total_bond=100 * TOKEN,
 )
+ATTENDANCE = AttendancePreset(min_signed_permill=500, wait_eras=1, max_absent_permill=500)
+LEAST_BLOCKS = 3
 OWNERS = st.integers(0, 5)
 NUMBERS = st.integers(0, 9)
 TOKENS = st.integers(1, 400 * TOKEN)
@@ -51,10 +53,11 @@ class ValidatorsMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.grid = Grid(
-            preset_with(report_epochs=8),
+            preset_with(report_epochs=8, void_percent=15),  # of the twenty ticks of an era
             farms=1,
             validators=3,
             elections=PRESET,
+            attendance=ATTENDANCE,
             bond=100 * TOKEN,
             operator_tokens=600 * TOKEN,
         )
@@ -65,7 +68,7 @@ class ValidatorsMachine(RuleBasedStateMachine):
             validator.public: ModelBond(operator.public, 100 * TOKEN, 0)
             for validator, operator in zip(grid.validators, grid.operators, strict=True)
         }
-        self.model = ValidatorsModel(PRESET, members, bonds)
+        self.model = ValidatorsModel(PRESET, members, bonds, ATTENDANCE, LEAST_BLOCKS)
         self.balance = {owner.public: grid.balance(owner.public) for owner in self.owners}
         self.treasury, self.fees, self.pool = grid.totals.treasury, grid.totals.fees, 0
         self.made = 0
@@ -83,8 +86,10 @@ class ValidatorsMachine(RuleBasedStateMachine):
             if cut >= 0:
                 guilty.add(fault.validator)
                 self.treasury += cut
-        before = model.power
-        model.begin_block((now - GENESIS_MS) // ERA_MS, guilty)
+        before, out = model.power, len(model.absent)
+        voted = grid.engine.sets[height - 1] if height > 1 else {}
+        model.begin_block((now - GENESIS_MS) // ERA_MS, guilty, height, grid.away & voted.keys())
+        self.seen |= {"absent"} if len(model.absent) > out else set()
         self.seen |= {"removed"} if guilty else {"elected"} if model.power != before else set()
         codes = [result.code for result in grid.block(*txs, dt=dt, faults=faults)]
         paid = FEE * sum(code == Code.OK for code in codes)
@@ -148,6 +153,8 @@ class ValidatorsMachine(RuleBasedStateMachine):
         code = self.run(owner, AddBond(validator, amount))
         if bond.removed:
             assert code == Code.VALIDATOR_REMOVED
+        elif validator in self.model.absent:
+            assert code == Code.VALIDATOR_ABSENT
         elif bond.stake + amount < PRESET.min_bond:
             assert code == Code.BOND_TOO_LOW
         elif amount > self.spendable(bond.owner) + (FEE if code == Code.OK else 0):
@@ -208,6 +215,36 @@ class ValidatorsMachine(RuleBasedStateMachine):
             self.check_earned(bond, earned)
             self.balance[bond.owner] += deposit
             del self.model.bonds[validator]
+            self.model.absent.pop(validator, None)
+
+    # -- attendance ---------------------------------------------------------------------------------------------
+
+    @rule(mask=st.integers(0, 255))
+    def stay_away(self, mask: int) -> None:
+        """From now on these are missing in every commit; not even a third has to be left, for the rules do not ask."""
+        self.grid.away = {key for at, key in enumerate(sorted(self.model.power)) if mask >> at % 8 & 1}
+
+    @rule(number=NUMBERS)
+    def come_back(self, number: int) -> None:
+        out = sorted(self.model.absent)
+        validator = out[number % len(out)] if out else self.pick(number)
+        bond = self.model.bonds.get(validator)
+        if bond is None or self.spendable(bond.owner) < 0:
+            return
+        code = self.run(self.grid.key[bond.owner], Rejoin(validator))
+        absence = self.model.absent.get(validator)
+        if absence is None:
+            assert code == Code.NOT_ABSENT
+        elif bond.removed:
+            assert code == Code.VALIDATOR_REMOVED
+        elif bond.stake < PRESET.min_bond:
+            assert code == Code.BOND_TOO_LOW
+        elif (self.grid.now - GENESIS_MS) // ERA_MS < absence + ATTENDANCE.wait_eras:
+            assert code == Code.DEADLINE_NOT_PASSED
+        else:
+            assert code == (Code.OK if self.model.place(validator) else Code.NO_PLACE)
+            if code == Code.OK:
+                del self.model.absent[validator]
 
     # -- fees and faults ----------------------------------------------------------------------------------------
 
@@ -268,6 +305,9 @@ class ValidatorsMachine(RuleBasedStateMachine):
         assert (grid.totals.treasury, grid.totals.fees) == (self.treasury, self.fees)
         assert grid.engine.sets[grid.height + 2] == model.power
         assert [row[1] for row in grid.need(keys.CANDIDATES, Candidates).entries] == model.table()
+        attendance = grid.need(keys.ATTENDANCE, Attendance)
+        assert attendance.missed == sorted(model.missed.items())
+        assert dict(attendance.absent) == model.absent
         found = {key[1:]: grid.need(key, ValidatorBond) for key in grid.state if key[:1] == b"v"}
         assert found.keys() == model.bonds.keys()
         for key, bond in model.bonds.items():
@@ -295,18 +335,23 @@ def walk(seed: int, steps: int) -> ValidatorsMachine:
             machine.release(number)
         elif roll < 86:
             machine.claim(number, chance.randrange(6))
-        elif roll < 94:
+        elif roll < 88:
             machine.pay_a_fee(chance.randrange(6))
+        elif roll < 91:
+            machine.stay_away(chance.choice([0, 0, 1, 2, 4, 5]))
+        elif roll < 96:
+            machine.come_back(number)
         else:
             machine.misbehave(number, chance.choice([0, 1, 1, 2]), chance.randint(0, 20), chance.random() < 0.3)
         machine.all_agree()
     return machine
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_the_model_follows_long_histories(seed: int) -> None:
     machine = walk(seed, 250)
     wanted = {"Bond", "AddBond", "WithdrawBond", "ReleaseBond", "ClaimFees", "elected", "removed", "ended"}
+    wanted |= {"absent", "Rejoin"}
     assert wanted <= machine.seen, (seed, wanted - machine.seen)
 
 

@@ -1,14 +1,14 @@
 """A deliberately simple model of bonds and elections, written apart from the rules.
 
 It keeps every bond as a whole, sorts all candidates anew, finds the owners' limit by trying every number, and counts
-earnings as exact fractions of each block's fees.
+earnings as exact fractions of each block's fees. Of attendance it keeps who missed how many blocks of this era.
 """
 
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from freehold.base.amounts import TOKEN
-from freehold.base.presets import ElectionPreset
+from freehold.base.presets import AttendancePreset, ElectionPreset
 
 
 @dataclass
@@ -27,8 +27,20 @@ class ModelBond:
 class ValidatorsModel:
     """Bonds by validator; `power` is the newest set."""
 
-    def __init__(self, preset: ElectionPreset, power: dict[bytes, int], bonds: dict[bytes, ModelBond]) -> None:
+    def __init__(
+        self,
+        preset: ElectionPreset,
+        power: dict[bytes, int],
+        bonds: dict[bytes, ModelBond],
+        attendance: AttendancePreset,
+        least_blocks: int,
+    ) -> None:
         self.preset = preset
+        self.least_blocks = least_blocks  # an era with fewer judges nobody
+        self.attendance = attendance
+        self.since = 0  # the height after which this era's blocks are counted
+        self.missed: dict[bytes, int] = {}
+        self.absent: dict[bytes, int] = {}  # the era in which it was put out
         self.power = power
         self.bonds = bonds
         self.era = 0
@@ -76,8 +88,44 @@ class ValidatorsModel:
                     given = upto
         return power
 
-    def begin_block(self, era: int, guilty: set[bytes]) -> None:
-        """What a block does to the set before its transactions."""
+    def put_out(self, era: int, height: int) -> None:
+        """Who missed too many blocks of the era loses its place, the worst first, while enough remains."""
+        rules = self.attendance
+        blocks, missed = height - self.since, self.missed
+        self.since, self.missed = height, {}
+        back = [
+            key for key in self.absent if not self.bonds[key].removed and self.bonds[key].stake >= self.preset.min_bond
+        ]
+        for key in back:
+            self.bonds[key].listed = True
+        power = self.elected()  # were all back
+        for key in back:
+            self.bonds[key].listed = False
+        if power is None:
+            return
+        self.absent = {key: since for key, since in self.absent.items() if power.get(key)}
+        if blocks < self.least_blocks:
+            return
+        for key in sorted(missed, key=lambda key: (-missed[key], key)):
+            if Fraction(blocks - missed[key], blocks) >= Fraction(rules.min_signed_permill, 1000) or key not in power:
+                continue
+            out = sum(power[one] for one in [key, *self.absent])
+            self.bonds[key].listed = False
+            after = self.elected()
+            kept = sum(value for one, value in after.items() if one in power) if after is not None else 0
+            least = Fraction(1000 - rules.max_absent_permill, 1000) * sum(power.values())
+            if after is None or sum(power.values()) - out < least or kept < least:
+                self.bonds[key].listed = True
+            else:
+                self.absent[key] = era
+
+    def begin_block(self, era: int, guilty: set[bytes], height: int, away: set[bytes]) -> None:
+        """What a block does to the set before its transactions; `away` are missing in the commit that it holds."""
+        for key in away:
+            self.missed[key] = self.missed.get(key, 0) + 1
+        self.missed = {key: count for key, count in self.missed.items() if key in self.power}
+        if era != self.era:
+            self.put_out(era, height)
         if era == self.era and not guilty & set(self.power):
             return
         self.era = era

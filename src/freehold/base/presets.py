@@ -147,3 +147,18 @@ MAINNET_ELECTIONS = ElectionPreset(
 )
 
 ELECTIONS = {MINIMAL.name: MINIMAL_ELECTIONS, MAINNET.name: MAINNET_ELECTIONS}
+
+
+class AttendancePreset(msgspec.Struct, frozen=True, kw_only=True):
+    """The values by which rule-set 3 puts out validators that do not sign; frozen into the ledger."""
+
+    min_signed_permill: int  # of an era's blocks: who signed less loses its place in the table
+    wait_eras: int  # until its owner may put it back
+    max_absent_permill: int  # of the power, were all back: no more is out at once
+
+
+MINIMAL_ATTENDANCE = AttendancePreset(min_signed_permill=500, wait_eras=1, max_absent_permill=250)
+
+MAINNET_ATTENDANCE = AttendancePreset(min_signed_permill=500, wait_eras=1, max_absent_permill=250)
+
+ATTENDANCE = {MINIMAL.name: MINIMAL_ATTENDANCE, MAINNET.name: MAINNET_ATTENDANCE}

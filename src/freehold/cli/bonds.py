@@ -1,4 +1,4 @@
-"""`freehold ledger bond|unbond|release|claim|possession`: the tokens behind a validator."""
+"""`freehold ledger bond|unbond|release|claim|rejoin|possession`: the tokens behind a validator."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,6 +25,7 @@ from freehold.ledger.transactions import (
     Body,
     Bond,
     ClaimFees,
+    Rejoin,
     ReleaseBond,
     WithdrawBond,
     validator_possession_bytes,
@@ -201,6 +202,34 @@ def claim(validator: str, /, *, plan: bool = False, json: Json = False) -> Resul
         row = view.find(key)
         earned = format_amount(row.earned if row is not None else 0)
         return ClaimFees(key), {"earned": earned}, f"{earned} tokens were earned and not claimed yet"
+
+    return _owned(key, choose, plan=plan)
+
+
+def rejoin(validator: str, /, *, plan: bool = False, json: Json = False) -> Result:
+    """Let a validator stand again that lost its place because it did not sign.
+
+    Parameters
+    ----------
+    validator
+        Its public key, hex.
+    plan
+        Only show from when this is possible.
+    """
+    key = parse_id(validator)
+
+    def choose(view: ValidatorsView, record: ValidatorBond) -> tuple[Body, dict[str, Any], str]:
+        row = view.find(key)
+        returns_ms = row.returns_ms if row is not None else 0
+        if not returns_ms:
+            raise RefusedError(
+                "this validator is not out for not signing",
+                code="not_absent",
+                hint="`freehold ledger validators` shows how it stands; a higher bond finds a place in the table",
+            )
+        facts = {"may_rejoin": time_text(returns_ms), "next_election": time_text(view.next_election_ms)}
+        text = f"may stand again from {time_text(returns_ms)} on, and votes once an election after that seats it"
+        return Rejoin(key), facts, text
 
     return _owned(key, choose, plan=plan)
 

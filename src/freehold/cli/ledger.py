@@ -35,6 +35,7 @@ for command in (
     bonds.unbond,
     bonds.release,
     bonds.claim,
+    bonds.rejoin,
     upgrades.upgrade,
 ):
     app.command(command)

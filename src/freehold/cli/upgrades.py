@@ -16,6 +16,7 @@ from freehold.client.home import Home
 from freehold.client.session import Session
 from freehold.client.validators import read_validators
 from freehold.consensus.comet.operators import OperatorHome
+from freehold.ledger.rules import RULE_SETS
 from freehold.ledger.transactions import Upgrade, upgrade_bytes
 
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
@@ -37,7 +38,7 @@ def upgrade(
     *,
     home: Path | None = None,
     height: int = 0,
-    rules: int = 2,
+    rules: int = max(RULE_SETS),
     elections: bool = False,
     approvals: Files = None,
     json: Json = False,
@@ -53,9 +54,9 @@ def upgrade(
     height
         From which the new rules hold.
     rules
-        Their version.
+        Their version; the newest that this program knows unless said.
     elections
-        With version 2: elect validators from then on.
+        Where validators are those of genesis: elect validators from then on.
     approvals
         Documents of validators, to be sent by this wallet.
     """

@@ -48,6 +48,8 @@ def part_document(amount: int, due_ms: int) -> dict[str, str]:
 def _state_of(view: ValidatorsView, row: ValidatorRow) -> str:
     if row.bond is not None and row.bond.is_removed:
         return "removed"
+    if row.returns_ms and not row.power:
+        return "absent"
     if row.power and not row.next_power:
         return "leaving"
     if row.power:
@@ -65,6 +67,10 @@ def _document(view: ValidatorsView) -> dict[str, Any]:
         "rules": [{"height": height, "version": version} for height, version in view.rules],
         "elections": None if view.preset is None else msgspec.to_builtins(view.preset),
         "next_election": time_text(view.next_election_ms) if view.preset is not None else None,
+        "attendance": None
+        if view.attendance is None
+        else msgspec.to_builtins(view.attendance) | {"least_blocks": view.least_blocks},
+        "counted_blocks": view.counted,
         "power": total,
         "validators": [
             {
@@ -76,6 +82,9 @@ def _document(view: ValidatorsView) -> dict[str, Any]:
                 "owner": encode_account(row.bond.owner) if row.bond is not None else None,
                 "bond": format_amount(row.bond.stake) if row.bond is not None else None,
                 "earned": format_amount(row.earned),
+                "missed_blocks": row.missed,
+                "absent": bool(row.returns_ms),
+                "may_rejoin": time_text(row.returns_ms) if row.returns_ms else None,
                 "unbonding": [part_document(part.amount, part.due_ms) for part in row.bond.unbonding]
                 if row.bond
                 else [],
@@ -86,13 +95,14 @@ def _document(view: ValidatorsView) -> dict[str, Any]:
 
 
 def _text(view: ValidatorsView) -> str:
-    table = Table(("VALIDATOR", "STATE", "POWER", "SHARE", "BOND", "EARNED", "OWNER"))
+    table = Table(("VALIDATOR", "STATE", "POWER", "SHARE", "MISSED", "BOND", "EARNED", "OWNER"))
     for row in view.rows:
         table.add(
             row.validator.hex()[:16],
             _state_of(view, row),
             row.power,
             f"{row.power * 100 / view.power:.1f} %",
+            f"{row.missed} of {view.counted}" if row.power and view.attendance is not None else "-",
             format_amount(row.bond.stake) if row.bond is not None else "-",
             format_amount(row.earned),
             encode_account(row.bond.owner) if row.bond is not None else "-",
@@ -105,6 +115,7 @@ def _text(view: ValidatorsView) -> str:
             f"next election {time_text(view.next_election_ms)}; {view.preset.seats} seats, bonds from "
             f"{format_amount(view.preset.min_bond)}"
         )
+    lines += _absence_lines(view)
     height, version = view.rules[-1]
     lines.append(
         f"rules {version} since height {height}"
@@ -112,3 +123,26 @@ def _text(view: ValidatorsView) -> str:
         else f"rules {version} from height {height} on: have the release that knows them by then"
     )
     return "\n".join(lines)
+
+
+def _absence_lines(view: ValidatorsView) -> list[str]:
+    """How much must be signed; then who is out, or about to be, and what its owner can do."""
+    rules = view.attendance
+    if rules is None:
+        return []
+    lines = [
+        f"who signs less than {rules.min_signed_permill / 10:g} % of an era's blocks loses its place at the next "
+        f"election; an era with fewer than {view.least_blocks} blocks judges nobody"
+    ]
+    for row in view.rows:
+        name = row.validator.hex()
+        if row.returns_ms:
+            lines.append(
+                f"{name[:16]} is out, for it did not sign: once it runs, its owner puts it back with `freehold ledger "
+                f"rejoin {name}`, from {time_text(row.returns_ms)} on"
+            )
+        elif view.counted >= view.least_blocks and row.missed * 1_000 > view.counted * (
+            1_000 - rules.min_signed_permill
+        ):
+            lines.append(f"{name[:16]} missed {row.missed} of {view.counted} blocks: start it, or it loses its place")
+    return lines

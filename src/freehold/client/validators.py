@@ -6,12 +6,14 @@ Everything is read with proofs at one height. Spec: docs/spec/validators.md.
 from msgspec import Struct
 
 from freehold.base.errors import InvalidInputError, RefusedError
-from freehold.base.presets import ElectionPreset
+from freehold.base.presets import AttendancePreset, ElectionPreset
 from freehold.client.session import Session
 from freehold.ledger import keys, schedule
+from freehold.ledger.attendance import attendance_preset, least_blocks
 from freehold.ledger.elections import elect, era_at, insert, preset_of, without
 from freehold.ledger.fee_shares import earned_of
 from freehold.ledger.records import (
+    Attendance,
     Candidates,
     Elections,
     Params,
@@ -22,7 +24,15 @@ from freehold.ledger.records import (
     ValidatorSets,
 )
 
-_RECORDS = (keys.PARAMS, keys.TOTALS, keys.ELECTIONS, keys.CANDIDATES, keys.VALIDATOR_SETS, keys.UPGRADE)
+_RECORDS = (
+    keys.PARAMS,
+    keys.TOTALS,
+    keys.ELECTIONS,
+    keys.CANDIDATES,
+    keys.VALIDATOR_SETS,
+    keys.UPGRADE,
+    keys.ATTENDANCE,
+)
 
 
 class ValidatorRow(Struct, frozen=True, kw_only=True):
@@ -34,6 +44,8 @@ class ValidatorRow(Struct, frozen=True, kw_only=True):
         next_power: in the newest set.
         bond: its record; None for a validator of genesis without a bond.
         earned: fees that were not claimed yet.
+        missed: blocks of this era without its vote.
+        returns_ms: from when its owner may put it back, when it lost its place for not signing; 0 when it did not.
     """
 
     validator: bytes
@@ -41,6 +53,8 @@ class ValidatorRow(Struct, frozen=True, kw_only=True):
     next_power: int
     bond: ValidatorBond | None
     earned: int
+    missed: int = 0
+    returns_ms: int = 0
 
 
 class ValidatorsView(Struct, frozen=True, kw_only=True):
@@ -54,6 +68,9 @@ class ValidatorsView(Struct, frozen=True, kw_only=True):
         preset: how validators are elected; None where those of genesis stay.
         table: of candidates: (stake, validator, owner), highest first.
         next_election_ms: the beginning of the next era; 0 without elections.
+        attendance: how much validators must sign; None where nobody counts.
+        least_blocks: an era with fewer judges nobody; 0 where nobody counts.
+        counted: blocks of this era whose votes were counted.
         rows: by power, then stake.
     """
 
@@ -64,6 +81,9 @@ class ValidatorsView(Struct, frozen=True, kw_only=True):
     preset: ElectionPreset | None
     table: list[tuple[int, bytes, bytes]]
     next_election_ms: int
+    attendance: AttendancePreset | None
+    least_blocks: int
+    counted: int
     rows: list[ValidatorRow]
 
     @property
@@ -138,22 +158,33 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
     by_height = [(0, params.validators)] if sets is None else sets.sets
     now = dict([members for start, members in by_height if start <= totals.height][-1])
     newest = dict(by_height[-1][1])
-    everyone = list(dict.fromkeys([*newest, *now, *(entry[1] for entry in entries), *([also] if also else [])]))
+    attendance = found.get(keys.ATTENDANCE, Attendance)
+    missed, absent = ({}, {}) if attendance is None else (dict(attendance.missed), dict(attendance.absent))
+    listed = [entry[1] for entry in entries]
+    everyone = list(dict.fromkeys([*newest, *now, *listed, *absent, *([also] if also else [])]))
     bonds = await session.ledger.read([keys.bond_key(key) for key in everyone], found.at.height)
+    preset = None if elections is None else preset_of(elections)
+    judged = None if attendance is None else attendance_preset(attendance)
+
+    def begin_ms(era: int) -> int:
+        first = 0 if preset is None else era * preset.era_epochs
+        return schedule.epoch_start_ms(session.preset, params.genesis_ms, first)
+
     rows = []
     for key in everyone:
         bond = bonds.get(keys.bond_key(key), ValidatorBond)
         if bond is not None or key in now or key in newest:
             earned = 0 if bond is None or elections is None else earned_of(elections, bond)
             row = ValidatorRow(
-                validator=key, power=now.get(key, 0), next_power=newest.get(key, 0), bond=bond, earned=earned
+                validator=key,
+                power=now.get(key, 0),
+                next_power=newest.get(key, 0),
+                bond=bond,
+                earned=earned,
+                missed=missed.get(key, 0),
+                returns_ms=begin_ms(absent[key] + judged.wait_eras) if judged is not None and key in absent else 0,
             )
             rows.append(row)
-    preset = None if elections is None else preset_of(elections)
-    begins = 0
-    if preset is not None:
-        following = (era_at(preset, totals.epoch) + 1) * preset.era_epochs
-        begins = schedule.epoch_start_ms(session.preset, params.genesis_ms, following)
     return ValidatorsView(
         height=totals.height,
         time_ms=totals.time_ms,
@@ -161,7 +192,10 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
         upgrade=found.get(keys.UPGRADE, UpgradeRecord),
         preset=preset,
         table=entries,
-        next_election_ms=begins,
+        next_election_ms=0 if preset is None else begin_ms(era_at(preset, totals.epoch) + 1),
+        attendance=judged,
+        least_blocks=least_blocks(session.preset, preset) if judged is not None and preset is not None else 0,
+        counted=0 if attendance is None else totals.height - attendance.since_height,
         rows=sorted(rows, key=lambda row: (-row.power, -(row.bond.stake if row.bond else 0), row.validator)),
     )
 
@@ -183,6 +217,12 @@ def plan_bond(view: ValidatorsView, session: Session, validator: bytes, owner: b
             "this validator misbehaved: its key never stands again",
             code="validator_removed",
             hint="take the rest back with `freehold ledger unbond`, and bond another key",
+        )
+    if row is not None and row.returns_ms:
+        raise RefusedError(
+            "this validator lost its place because it did not sign",
+            code="validator_absent",
+            hint=f"put it back first: `freehold ledger rejoin {validator.hex()}`",
         )
     stake = amount + (0 if bond is None else bond.stake)
     if stake < preset.min_bond:

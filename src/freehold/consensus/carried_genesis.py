@@ -14,7 +14,7 @@ import msgspec
 
 from freehold.base.decoders import convert
 from freehold.base.errors import FreeholdError, InvalidInputError
-from freehold.base.presets import ELECTIONS
+from freehold.base.presets import ATTENDANCE, ELECTIONS
 from freehold.consensus.tree import subtree
 from freehold.crypto.smt import hash_leaf, hash_path, hash_value
 from freehold.crypto.strkey import encode_account
@@ -22,7 +22,7 @@ from freehold.ledger.carrying import RULES, carry_over, check_leavable, outer_re
 from freehold.ledger.context import VALUE_NAMES, preset_values
 from freehold.ledger.genesis import parse_preset
 from freehold.ledger.genesis_beacon import VrfEntry, vrf_record
-from freehold.ledger.genesis_elections import ElectionsEntry, elections_document, parse_elections
+from freehold.ledger.genesis_elections import ElectionsEntry, elections_document, parse_attendance, parse_elections
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis
 from freehold.light.headers import make_validator, validators_hash
 from freehold.light.skipping import check_light_block
@@ -97,7 +97,7 @@ def carried_app_state(
             "light_block": _text(light_block.encode()),
             "records": [[_text(key), _text(value)] for key, value in sorted(records.items())],
         },
-        "elections": elections_document(ELECTIONS[params.preset], []),
+        "elections": elections_document(ELECTIONS[params.preset], [], ATTENDANCE[params.preset]),
     }
 
 
@@ -138,12 +138,15 @@ def continued_state(
         _refuse("preset, values or faucet are not those of the carried state")
     if document.elections.bonds:
         _refuse("a carried state begins without bonds")
+    if document.elections.attendance is None:
+        _refuse("it does not say how much validators must sign")
     return carry_over(
         records,
         chain_id=chain_id,
         validators=validators,
         vrf=vrf_record(document.vrf, dict(validators)),
         elections=parse_elections(document.elections.values),
+        attendance=parse_attendance(document.elections.attendance),
         header_hash=light_block.signed_header.commit.block_id.hash,
     )
 

@@ -14,6 +14,7 @@ from freehold.crypto.ecvrf import is_valid_key
 from freehold.crypto.hashing import sha256
 from freehold.ledger import keys, schedule
 from freehold.ledger.accounts import credit, debit
+from freehold.ledger.attendance import absence_of, forget_absence, may_return
 from freehold.ledger.codes import Code
 from freehold.ledger.context import Context
 from freehold.ledger.elections import insert, preset_of, without
@@ -25,6 +26,7 @@ from freehold.ledger.transactions import (
     AddBond,
     Bond,
     ClaimFees,
+    Rejoin,
     ReleaseBond,
     Tx,
     WithdrawBond,
@@ -117,6 +119,8 @@ def process_add_bond(ctx: Context, tx: Tx, body: AddBond) -> Code:
         return bond
     if bond.is_removed:
         return Code.VALIDATOR_REMOVED
+    if absence_of(ctx, body.validator) is not None:
+        return Code.VALIDATOR_ABSENT
     elections = ctx.state.need(keys.ELECTIONS, Elections)
     if bond.stake + body.amount < preset_of(elections).min_bond:
         return Code.BOND_TOO_LOW
@@ -125,6 +129,26 @@ def process_add_bond(ctx: Context, tx: Tx, body: AddBond) -> Code:
         return code
     ctx.events.append(BondChanged(body.validator, tx.sender, "added", body.amount))
     return _list(ctx, elections, body.validator, replace(bond, stake=bond.stake + body.amount))
+
+
+def process_rejoin(ctx: Context, tx: Tx, body: Rejoin) -> Code:
+    """Take a place in the table again after the validator lost its own by not signing."""
+    bond = _own_bond(ctx, tx, body.validator)
+    if isinstance(bond, Code):
+        return bond
+    absence = absence_of(ctx, body.validator)
+    if absence is None:
+        return Code.NOT_ABSENT
+    if bond.is_removed:
+        return Code.VALIDATOR_REMOVED
+    elections = ctx.state.need(keys.ELECTIONS, Elections)
+    if bond.stake < preset_of(elections).min_bond:
+        return Code.BOND_TOO_LOW
+    if not may_return(ctx, elections, absence):
+        return Code.DEADLINE_NOT_PASSED
+    forget_absence(ctx, body.validator)
+    ctx.events.append(BondChanged(body.validator, tx.sender, "returned", bond.stake))
+    return _list(ctx, elections, body.validator, bond)
 
 
 def _list(ctx: Context, elections: Elections, validator: bytes, bond: ValidatorBond) -> Code:
@@ -201,6 +225,7 @@ def process_release_bond(ctx: Context, tx: Tx, body: ReleaseBond) -> Code:
     credit(ctx, bond.owner, bond.deposit)
     ctx.state.delete(keys.bond_key(body.validator))
     ctx.state.delete(keys.validator_address_key(validator_address(body.validator)))
+    forget_absence(ctx, body.validator)
     ctx.events.append(BondChanged(body.validator, bond.owner, "ended", amount))
     return Code.OK
 

@@ -1,7 +1,8 @@
 """What changes in a ledger's state when other validators go on with it under a new chain id; all else stays as it is.
 
-Changed: `Params` (chain id, validators, one more entry of rules). Added: `VrfKeys`, `Elections`, `Candidates`. The
-beacon of the last height stays in its ring, so the first votes build on it. Spec: docs/spec/leaving-embedded.md.
+Changed: `Params` (chain id, validators, one more entry of rules). Added: `VrfKeys`, `Elections`, `Candidates`,
+`Attendance`. The beacon of the last height stays in its ring, so the first votes build on it.
+Spec: docs/spec/leaving-embedded.md.
 """
 
 from collections.abc import Mapping
@@ -11,13 +12,14 @@ from msgspec.structs import replace
 
 from freehold.base.codec import encode
 from freehold.base.errors import InvalidInputError
-from freehold.base.presets import ElectionPreset
+from freehold.base.presets import AttendancePreset, ElectionPreset
 from freehold.ledger import keys
+from freehold.ledger.attendance import new_attendance
 from freehold.ledger.elections import CANDIDATES_VERSION, era_at, new_elections
 from freehold.ledger.records import Candidates, Carried, Deployment, Params, Totals, VrfKeys
 from freehold.ledger.state import read
 
-RULES: Final = 2
+RULES: Final = 3
 CARRIED_VERSION: Final = 1
 _SHOWN: Final = 5
 
@@ -69,6 +71,7 @@ def carry_over(
     validators: list[tuple[bytes, int]],
     vrf: VrfKeys,
     elections: ElectionPreset,
+    attendance: AttendancePreset,
     header_hash: bytes,
 ) -> dict[bytes, bytes]:
     """Build the state with which the new chain begins.
@@ -79,6 +82,7 @@ def carry_over(
         validators: public key and power of each.
         vrf: their VRF keys.
         elections: how later ones are elected.
+        attendance: how much they must sign.
         header_hash: of the old chain's last header, which holds the root of `records`.
 
     Raises:
@@ -95,6 +99,7 @@ def carry_over(
         keys.VRF_KEYS: vrf,
         keys.ELECTIONS: new_elections(elections, era=era_at(elections, preset_epoch), power=0),
         keys.CANDIDATES: Candidates(CANDIDATES_VERSION, []),
+        keys.ATTENDANCE: new_attendance(attendance, since_height=totals.height),
         keys.CARRIED: Carried(CARRIED_VERSION, params.chain_id, totals.height, header_hash),
     }
     return dict(records) | {key: encode(record) for key, record in changed.items()}

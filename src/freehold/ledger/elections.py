@@ -54,9 +54,9 @@ def era_at(preset: ElectionPreset, epoch: int) -> int:
 
 
 def begin_rules_2(ctx: Context) -> Elections | None:
-    """Give the elections' record; make it at the first block of rule-set 2 when the upgrade asked for elections.
+    """Give the elections' record; make it at the first block of new rules when the upgrade asked for elections.
 
-    The settings of an upgrade to version 2 are one number: 1 for elections by the preset's values.
+    The settings of an upgrade to version 2, or past it, are one number: 1 for elections by the preset's values.
     """
     elections = ctx.state.get(keys.ELECTIONS, Elections)
     if elections is not None:
@@ -71,6 +71,11 @@ def begin_rules_2(ctx: Context) -> Elections | None:
     return elections
 
 
+def is_new_era(ctx: Context, elections: Elections) -> bool:
+    """Whether this block is the first of an era later than that of the newest election."""
+    return era_at(preset_of(elections), ctx.epoch) != elections.era
+
+
 def choose_set(ctx: Context, elections: Elections, removed: set[bytes]) -> None:
     """Decide who votes next: an election at the first block of an era, and when somebody is removed.
 
@@ -79,7 +84,7 @@ def choose_set(ctx: Context, elections: Elections, removed: set[bytes]) -> None:
     preset = preset_of(elections)
     era = era_at(preset, ctx.epoch)
     sitting = dict(newest_members(ctx))
-    if era == elections.era and removed.isdisjoint(sitting):
+    if not is_new_era(ctx, elections) and removed.isdisjoint(sitting):
         return
     elected = elect(preset, ctx.state.need(keys.CANDIDATES, Candidates).entries)
     kept = {key: power for key, power in sitting.items() if key not in removed}
@@ -167,11 +172,11 @@ def insert(entries: Sequence[Entry], entry: Entry, size: int) -> tuple[list[Entr
         The table, and who lost a place by it; None when the table is full of others with as much or more.
     """
     if len(entries) < size:
-        return sorted([*entries, entry], key=_order), None
+        return in_order([*entries, entry]), None
     last = entries[-1]
     if entry[0] <= last[0]:
         return None
-    return sorted([*entries[:-1], entry], key=_order), last
+    return in_order([*entries[:-1], entry]), last
 
 
 def without(entries: Sequence[Entry], validator: bytes) -> list[Entry]:
@@ -179,5 +184,6 @@ def without(entries: Sequence[Entry], validator: bytes) -> list[Entry]:
     return [entry for entry in entries if entry[1] != validator]
 
 
-def _order(entry: Entry) -> tuple[int, bytes]:
-    return -entry[0], entry[1]
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Give candidates as the table holds them: highest stake first, then by key."""
+    return sorted(entries, key=lambda entry: (-entry[0], entry[1]))

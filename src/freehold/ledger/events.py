@@ -100,7 +100,7 @@ class ChallengeResolved(Record, tag="resolved"):
 
 
 class BondChanged(Record, tag="bond"):
-    """A bond was `bonded`, `added`, `withdrawn`, `released`, `ended`, `evicted` or `slashed`."""
+    """A bond was `bonded`, `added`, `withdrawn`, `released`, `ended`, `evicted`, `slashed`, `absent` or `returned`."""
 
     validator: bytes
     owner: bytes

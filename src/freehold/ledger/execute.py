@@ -196,7 +196,7 @@ def _execute(
     ctx = Context(view, height=block.height, time_ms=block.time_ms, verify=verify)
     rules = rules_at(ctx.params, block.height)
     begin_block(ctx, beacon)
-    rules.begin(ctx, block.misbehavior)
+    rules.begin(ctx, block.misbehavior, block.last_votes)
     ctx.state.commit()
     results, kept = [TxResult(Code.OK, b"", ctx.events)], [block.txs[0]]
     fees = 0

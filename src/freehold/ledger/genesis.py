@@ -14,7 +14,7 @@ from freehold.base.decoders import convert
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import is_name, parse_id
 from freehold.base.limits import ID_BYTES, MAX_CHAIN_ID_BYTES, MAX_WITNESSES
-from freehold.base.presets import PRESETS, ElectionPreset, Preset
+from freehold.base.presets import ATTENDANCE, PRESETS, AttendancePreset, ElectionPreset, Preset
 from freehold.crypto.strkey import decode_account, encode_account
 from freehold.ledger import keys
 from freehold.ledger.context import PARAMS_VERSION, TOTALS_VERSION, VALUE_NAMES, preset_values
@@ -141,6 +141,7 @@ def app_state_document(
     faucet: bytes | None = None,
     accounts: dict[bytes, int] | None = None,
     elections: ElectionPreset | None = None,
+    attendance: AttendancePreset | None = None,
     bonds: list[GenesisBond] | None = None,
     vrf: list[GenesisVrf] | None = None,
 ) -> dict[str, Any]:
@@ -152,7 +153,8 @@ def app_state_document(
         nodes: take part from epoch 0.
         faucet: an account with 1,000,000 tokens.
         accounts: further balances, in 10^-7 token.
-        elections: how validators are elected (then the ledger begins with rule-set 2); None: those of genesis stay.
+        elections: how validators are elected (then the ledger begins with rule-set 3); None: those of genesis stay.
+        attendance: how much they must sign; None for the preset's values.
         bonds: of validators of genesis; each owner gets 10,000 tokens, as a farm does, or what its bonds need.
         vrf: every validator's VRF key (then votes carry the beacon); None: the proposer signs it.
     """
@@ -169,7 +171,7 @@ def app_state_document(
     if treasury < 0:
         _refuse("the accounts hold more than the whole supply", "lower their balances")
     document = {
-        "rules": 1 if elections is None else 2,
+        "rules": 1 if elections is None else 3,
         "preset": preset.name,
         "values": {name: getattr(preset, name) for name in VALUE_NAMES},
         "accounts": [
@@ -197,7 +199,7 @@ def app_state_document(
         ],
     }
     if elections is not None:
-        document["elections"] = elections_document(elections, bonds or [])
+        document["elections"] = elections_document(elections, bonds or [], attendance or ATTENDANCE[preset.name])
     if vrf is not None:
         document["vrf"] = vrf_document(vrf)
     return document
@@ -318,6 +320,8 @@ def _check_outer(document: AppState, chain_id: str, genesis_ms: int, validators:
         _refuse(f"rules version {document.rules} is not known", "upgrade Freehold, or use the genesis of this network")
     if document.elections is not None and document.rules < 2:
         _refuse("rule-set 1 elects nobody", "take out elections, or begin with rule-set 2")
+    if document.elections is not None and (document.elections.attendance is None) != (document.rules < 3):
+        _refuse("elections name `attendance` from rule-set 3 on, and only then", "see docs/spec/validators.md")
     if not 1 <= len(chain_id.encode("utf-8")) <= MAX_CHAIN_ID_BYTES:
         _refuse(f"the chain id must have 1 to {MAX_CHAIN_ID_BYTES} bytes", "choose another")
     if not 1 <= genesis_ms <= 1 << 53:

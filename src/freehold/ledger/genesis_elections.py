@@ -12,9 +12,11 @@ from freehold.base.amounts import MAX_AMOUNT, TOKEN, format_amount, parse_amount
 from freehold.base.codec import Record
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
-from freehold.base.presets import ElectionPreset
+from freehold.base.presets import AttendancePreset, ElectionPreset
 from freehold.crypto.strkey import decode_account, encode_account
 from freehold.ledger import keys
+from freehold.ledger.attendance import VALUE_NAMES as ATTENDANCE_NAMES
+from freehold.ledger.attendance import new_attendance
 from freehold.ledger.bonds import ADDRESS_VERSION, new_bond, validator_address
 from freehold.ledger.elections import CANDIDATES_VERSION, VALUE_NAMES, Entry, new_elections
 from freehold.ledger.fee_shares import NO_FEES
@@ -34,10 +36,11 @@ class BondEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ElectionsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The values by which validators are elected, and the first bonds."""
+    """The values by which validators are elected, the first bonds, and from rule-set 3 on who must sign how much."""
 
     values: dict[str, int]
     bonds: list[BondEntry]
+    attendance: dict[str, int] | None = None
 
 
 class GenesisBond(msgspec.Struct, frozen=True):
@@ -49,10 +52,13 @@ class GenesisBond(msgspec.Struct, frozen=True):
     vrf_key: bytes = b""
 
 
-def elections_document(preset: ElectionPreset, bonds: list[GenesisBond]) -> dict[str, Any]:
+def elections_document(
+    preset: ElectionPreset, bonds: list[GenesisBond], attendance: AttendancePreset
+) -> dict[str, Any]:
     """Build the `elections` of an `app_state`."""
     return {
         "values": msgspec.structs.asdict(preset),
+        "attendance": msgspec.structs.asdict(attendance),
         "bonds": [
             {
                 "validator": bond.validator.hex(),
@@ -104,6 +110,8 @@ def election_records(
         table.append((stake, validator, owner))
     power = sum(validators[validator] for _, validator, _ in table)
     records[keys.ELECTIONS] = new_elections(preset, era=0, power=power)
+    if entry.attendance is not None:
+        records[keys.ATTENDANCE] = new_attendance(parse_attendance(entry.attendance), since_height=0)
     records[keys.CANDIDATES] = Candidates(CANDIDATES_VERSION, sorted(table, key=lambda row: (-row[0], row[1])))
     return records
 
@@ -121,6 +129,27 @@ def parse_elections(values: dict[str, int]) -> ElectionPreset:
     problem = _elections_problem(preset)
     if problem:
         _refuse(f"the elections cannot work: {problem}", "see docs/spec/validators.md")
+    return preset
+
+
+def parse_attendance(values: dict[str, int]) -> AttendancePreset:
+    """Build the values of attendance from all of them.
+
+    Raises:
+        InvalidInputError: a missing or unknown value, or values that nobody could keep.
+    """
+    if set(values) != set(ATTENDANCE_NAMES):
+        wrong = sorted(set(values) ^ set(ATTENDANCE_NAMES))
+        _refuse(f"missing or unknown values of attendance: {', '.join(wrong)[:200]}", "list every value once")
+    preset = AttendancePreset(**values)
+    rules = {
+        "who must sign, and who may be out, are shares of at most 1000 permill": 0 <= preset.min_signed_permill <= 1_000
+        and 0 <= preset.max_absent_permill <= 1_000,
+        "an absence lasts at least one era": 1 <= preset.wait_eras <= 1 << 20,
+    }
+    problem = next((problem for problem, holds in rules.items() if not holds), "")
+    if problem:
+        _refuse(f"attendance cannot work: {problem}", "see docs/spec/validators.md")
     return preset
 
 

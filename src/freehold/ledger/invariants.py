@@ -18,6 +18,7 @@ from freehold.ledger.fee_shares import earned_of
 from freehold.ledger.pricing import lease_cost
 from freehold.ledger.records import (
     Account,
+    Attendance,
     Candidates,
     ChallengeRecord,
     Deployment,
@@ -62,6 +63,7 @@ class _Books:
         self.addresses = dict(_family(state, keys.validator_address_key, ValidatorAddress))
         self.elections = read(state, keys.ELECTIONS, Elections)
         self.candidates = read(state, keys.CANDIDATES, Candidates)
+        self.attendance = read(state, keys.ATTENDANCE, Attendance)
         self.validator_sets = known_sets(state)
 
 
@@ -225,6 +227,22 @@ def _check_validators(books: _Books) -> None:
     earned = sum(earned_of(elections, bond) for bond in books.bonds.values())
     check(elections.pool >= earned, "pool_covers_earnings", pool=elections.pool, earned=earned)
     _check_cap(books, newest, preset.cap_permill)
+    _check_attendance(books, preset.max_candidates)
+
+
+def _check_attendance(books: _Books, rows: int) -> None:
+    """Counters are of validators, none above the blocks that were counted; who is out has a bond and no place."""
+    record = books.attendance
+    if record is None:
+        return
+    blocks = books.totals.height - record.since_height
+    check(all(0 < count <= blocks for _, count in record.missed), "missed_within_the_era", blocks=blocks)
+    check(all(one[0] < two[0] for one, two in pairwise(record.missed)), "missed_ascending")
+    check(len(record.missed) <= max(len(members) for members in books.validator_sets), "missed_bounded")
+    absent = [key for key, _ in record.absent]
+    check(len(set(absent)) == len(absent) <= rows, "absent_bounded", count=len(absent))
+    for key in absent:
+        check(key in books.bonds and not books.bonds[key].is_listed, "absent_has_no_place", bond=key.hex())
 
 
 def _check_cap(books: _Books, newest: Mapping[bytes, int], cap_permill: int) -> None:

@@ -351,6 +351,16 @@ class ValidatorAddress(Record):
     validator: bytes
 
 
+class Attendance(Record):
+    """Who signed in this era. `values` are an `AttendancePreset`'s, in the order of its fields."""
+
+    version: int
+    values: list[int]
+    since_height: int  # commits of the blocks above it were counted
+    missed: list[tuple[bytes, int]]  # (validator, blocks without its vote) of the newest set, ascending by key
+    absent: list[tuple[bytes, int]]  # (validator, era in which it was put out), oldest first
+
+
 class UpgradeRecord(Record):
     """The newest agreed change of the rules; `settings` are read by the new rules when they begin."""
 

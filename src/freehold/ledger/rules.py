@@ -8,6 +8,7 @@ import msgspec
 from freehold.base.errors import LocalProtocolError
 from freehold.ledger import (
     accounts,
+    attendance,
     bonds,
     challenges,
     deployments,
@@ -25,7 +26,7 @@ from freehold.ledger.codes import Code
 from freehold.ledger.context import Context
 from freehold.ledger.records import Elections, Params
 from freehold.ledger.transactions import Tx
-from freehold.ledger.votes import Misbehavior
+from freehold.ledger.votes import Misbehavior, Vote
 
 Process = Callable[[Context, Tx, Any], Code]
 
@@ -36,17 +37,17 @@ class RuleSet(msgspec.Struct, frozen=True):
     Attributes:
         version: as `Params.rules` names it.
         processes: the rule of each body that this version knows.
-        begin: what a block does before its transactions, given the evidence that came with it.
+        begin: what a block does before its transactions, given the evidence and the last commit that came with it.
         end: how a block books the fees that its transactions paid.
     """
 
     version: int
     processes: dict[type, Process]
-    begin: Callable[[Context, Sequence[Misbehavior]], None]
+    begin: Callable[[Context, Sequence[Misbehavior], Sequence[Vote]], None]
     end: Callable[[Context, int], None]
 
 
-def _begin_1(_: Context, __: Sequence[Misbehavior]) -> None:
+def _begin_1(_: Context, __: Sequence[Misbehavior], ___: Sequence[Vote]) -> None:
     """Rule-set 1 has one fixed validator set."""
 
 
@@ -54,10 +55,21 @@ def _end_1(ctx: Context, fees: int) -> None:
     ctx.add_totals(fees=fees)
 
 
-def _begin_2(ctx: Context, misbehavior: Sequence[Misbehavior]) -> None:
+def _begin_2(ctx: Context, misbehavior: Sequence[Misbehavior], _: Sequence[Vote]) -> None:
     record = elections.begin_rules_2(ctx)
     if record is not None:
         elections.choose_set(ctx, record, slashing.slash(ctx, record, misbehavior))
+
+
+def _begin_3(ctx: Context, misbehavior: Sequence[Misbehavior], votes: Sequence[Vote]) -> None:
+    record = elections.begin_rules_2(ctx)
+    if record is None:
+        return
+    removed = slashing.slash(ctx, record, misbehavior)
+    attendance.count_votes(ctx, votes)
+    if elections.is_new_era(ctx, record):
+        attendance.close_era(ctx, record)
+    elections.choose_set(ctx, record, removed)
 
 
 def _end_2(ctx: Context, fees: int) -> None:
@@ -109,7 +121,14 @@ _RULES_2 = RuleSet(
     },
 )
 
-RULE_SETS = {rules.version: rules for rules in (_RULES_1, _RULES_2)}
+_RULES_3 = RuleSet(
+    version=3,
+    begin=_begin_3,
+    end=_end_2,
+    processes={**_RULES_2.processes, transactions.Rejoin: bonds.process_rejoin},
+)
+
+RULE_SETS = {rules.version: rules for rules in (_RULES_1, _RULES_2, _RULES_3)}
 
 
 def rules_at(params: Params, height: int) -> RuleSet:

@@ -267,6 +267,12 @@ class ClaimFees(Record, tag=34):
     validator: bytes
 
 
+class Rejoin(Record, tag=35):
+    """Let a validator stand again that lost its place because it did not sign."""
+
+    validator: bytes
+
+
 class Upgrade(Record, tag=40):
     """From `height` on the rules of version `rules` hold, with `settings` that they read.
 
@@ -304,6 +310,7 @@ Body = (
     | WithdrawBond
     | ReleaseBond
     | ClaimFees
+    | Rejoin
     | Upgrade
 )
 

@@ -190,6 +190,16 @@ class CometDesk:
         """The value after the block of a height."""
         return self._opened().get_at(key, height)
 
+    def newest(self, key: bytes) -> bytes | None:
+        """The value after the newest block; None also while that cannot be read: at the start, and in a restore."""
+        height = self._newest[0]
+        if self._state is None or not height:
+            return None
+        try:
+            return self._state.get_at(key, height)
+        except HeightUnavailableError:
+            return None
+
     async def submit(self, tx: bytes) -> TxOutcome:
         """Hand a transaction to the engine; one that is in a recent block already says so."""
         await self._until_restored()

@@ -8,13 +8,14 @@ from freehold.base.errors import FreeholdError, InvalidInputError
 from freehold.consensus.application import Application
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.clock import ClockWatch
-from freehold.consensus.comet.complaints import complaint
+from freehold.consensus.comet.complaints import absence, complaint
 from freehold.consensus.comet.node import CometNode, open_ledger
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.consensus.embedded import EmbeddedEngine, EngineState
 from freehold.consensus.errors import EngineStoppedError
 from freehold.consensus.ledger_application import LedgerApplication, genesis_preset
 from freehold.consensus.timing import Pace
+from freehold.ledger import keys
 from freehold.ledger.bonds import validator_address
 from freehold.ledger.transactions import tx_id
 from freehold.rpc.comet_desk import CometDesk
@@ -104,7 +105,8 @@ class CometLedger:
         preset = genesis_preset(home.genesis)
         operator = OperatorHome(home.folder)
         self._client = CometClient(operator.rpc_socket)
-        clock = ClockWatch(validator_address(operator.validator_key().public))
+        self._validator = operator.validator_key().public
+        self._clock = ClockWatch(validator_address(self._validator))
         self.desk = CometDesk(
             self._client,
             home.genesis,
@@ -112,9 +114,9 @@ class CometLedger:
             keep_heights=preset.state_heights,
             tick_ms=preset.tick_ms,
             explain=lambda: complaint(self._node.printed),
-            notice=clock.complaint,
+            notice=self._notice,
         )
-        self._node = CometNode(operator, make_application=self._open, follower=self.desk, clock=clock)
+        self._node = CometNode(operator, make_application=self._open, follower=self.desk, clock=self._clock)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> "asyncio.Task[None]":
@@ -147,6 +149,9 @@ class CometLedger:
             "code": "" if halted is None else halted.code,
             "message": message,
         }
+
+    def _notice(self) -> FreeholdError | None:
+        return self._clock.complaint() or absence(self.desk.newest(keys.ATTENDANCE), self._validator)
 
     def _open(self, home: OperatorHome) -> tuple[Application, Any]:
         application, last_time_ms = open_ledger(home)

@@ -1,4 +1,4 @@
-"""What the engine's words tell of why no block is made: of peers that are set up otherwise, and of a wrong clock.
+"""What an operator should mend: why no block is made, as the engine's words tell it, a wrong clock, a lost place.
 
 The engine only goes on trying; its operator should hear what to do. Sources: CometBFT v0.38.25 p2p/node_info.go
 (`CompatibleWith`), state/validation.go (`validateBlock`), node/node.go (genesis time), node/setup.go
@@ -10,6 +10,8 @@ from typing import Final
 
 from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError, UnreachableError
 from freehold.consensus.errors import EngineStoppedError
+from freehold.ledger.records import Attendance
+from freehold.ledger.state import decode_record
 
 FAR_OFF_MS: Final = 10_000  # less is left to the fence, and to the median of the votes
 _OTHER_CHAIN: Final = "peer is on a different network"
@@ -113,3 +115,22 @@ def check_clock(begun_ms: int, now_ms: int | None = None) -> None:
             code="clock_behind",
             hint="set the clock (`timedatectl set-ntp true`), or wait until genesis' time; then start again",
         )
+
+
+def absence(record: bytes | None, validator: bytes) -> FreeholdError | None:
+    """Give `validator_absent` when a validator lost its place in the table because it did not sign.
+
+    Args:
+        record: the state's `Attendance`, encoded; None where nobody counts.
+        validator: its public key.
+    """
+    if record is None:
+        return None
+    era = dict(decode_record(record, Attendance).absent).get(validator)
+    if era is None:
+        return None
+    return InvalidInputError(
+        f"this validator signed too few blocks and lost its place in era {era}: its votes count for nothing",
+        code="validator_absent",
+        hint=f"once it follows the chain, its owner puts it back: `freehold ledger rejoin {validator.hex()}`",
+    )

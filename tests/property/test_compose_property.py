@@ -159,7 +159,7 @@ def test_a_plan_keeps_its_promises(
     nodes: list[Candidate], services: list[Service], limit: int | None, rng: Any
 ) -> None:
     model = ComposeFile(name="x", services={service.name: service for service in services})
-    grid = Grid(preset=MINIMAL, candidates=nodes, epoch=100, now_ms=0, validators=1)
+    grid = Grid(preset=MINIMAL, candidates=nodes, epoch=100, now_ms=0, power_warning="")
     wishes = Wishes(prefer=(("country", "BE"),), max_price_per_hour=limit)
     try:
         plan = make_plan(model, grid, wishes, 1 << 62)
@@ -197,6 +197,6 @@ def test_a_plan_keeps_its_promises(
     shuffled = list(nodes)
     rng.shuffle(shuffled)
     again = make_plan(
-        model, Grid(preset=MINIMAL, candidates=shuffled, epoch=100, now_ms=0, validators=1), wishes, 1 << 62
+        model, Grid(preset=MINIMAL, candidates=shuffled, epoch=100, now_ms=0, power_warning=""), wishes, 1 << 62
     )
     assert again == plan

@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.rows import Row, load, measured, row
 from freehold.base.limits import MIB
 from freehold.consensus.application import ChunkResult, OfferResult
+from freehold.consensus.snapshot_format import CHUNK_BYTES
 from freehold.consensus.snapshot_store import SnapshotFolder
 from freehold.consensus.state_store import StateStore
 from freehold.consensus.state_sync import SNAPSHOTS, StateSync
@@ -38,7 +39,7 @@ def run(keys: int = 1_000_000) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         source, target = Path(name) / "source", Path(name) / "target"
         height = _fill(source / "state", keys)
-        arguments = [str(source / "state"), str(source / SNAPSHOTS), CHAIN, str(height), "1"]
+        arguments = [str(source / "state"), str(source / SNAPSHOTS), CHAIN, str(height), "1", str(CHUNK_BYTES)]
         take_s, take_cpu, take_mib = _child("freehold.consensus.snapshot_writer", arguments)
         with measured() as copying:
             _copy(source / "state" / "data.mdb", Path(name) / "copy")

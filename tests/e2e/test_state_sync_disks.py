@@ -124,6 +124,29 @@ async def restore(net: Validators) -> None:
     await check_load(net, load)
 
 
+async def restore_beside_full(net: Validators, chunks: Path) -> None:
+    """The engine keeps the chunks that it fetched; that it cannot is not told to the application."""
+    seed_of("no room for the engine's chunks")
+    await net.start_all()
+    await snapshot_stands(net, 0)
+    await stop(net, LOST)
+    await lose_and_join(net)
+    with mounted(chunks, "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs"):
+        daemon = net.start(LOST)
+        code = await asyncio.to_thread(daemon.wait_ended, RESTORE_S)
+        last = daemon.lines[-1]
+        print(f"no room for chunks: ended with {code}: {last}")
+        assert code == 1 and last["code"] == "disk_full" and "free" in last["hint"], daemon.lines[-3:]
+        assert "failed to save chunk" in (net.homes[LOST].engine / "engine.log").read_text()
+        daemon.close()
+        del net.daemons[LOST]
+        await asyncio.to_thread(wait_gone, net.homes[LOST])
+    net.start(LOST)
+    await net.started(LOST)
+    assert await caught_up(net) > 1, "it was not restored from a snapshot"
+    await net.stop_all()
+
+
 def test_a_full_disk_drops_the_snapshot_and_the_validator_goes_on(tmp_path: Path) -> None:
     with mounted(tmp_path / f"v{LOST}", *TMPFS):
 
@@ -142,3 +165,11 @@ def test_a_full_disk_ends_a_restore_with_the_reason_and_room_lets_it_go_on(tmp_p
             return restore(net)
 
         with_validators(tmp_path, work, app_state=crowded)
+
+
+def test_no_room_for_the_chunks_of_the_engine_ends_a_restore_too(tmp_path: Path) -> None:
+    def work(net: Validators) -> object:
+        serve_snapshots(net)
+        return restore_beside_full(net, net.homes[LOST].engine / "chunks")
+
+    with_validators(tmp_path, work, app_state=crowded)

@@ -21,6 +21,8 @@ EXPIRED = '{"level":"error","err":"old header has expired at 2026-01-01","messag
         (FAILED, "state_sync_failed"),
         (EXPIRED, "trust_expired"),
         (FAILED + ACCEPTED + RESTORED, None),
+        ("panic: failed to reconstruct last extended commit; ..\n", "restore_cut_off"),
+        ("panic: state (10) and store (0) height mismatch, stores were left in ..\n", "restore_cut_off"),
         ("", None),
     ],
 )

@@ -21,7 +21,8 @@ _OTHER_STATE: Final = (
     "wrong Block.Header.ConsensusHash",
 )
 _EXPIRED: Final = "old header has expired"
-_NO_VOTES: Final = "failed to reconstruct last extended commit"
+# Of a state without its votes, and of one without any block (blocksync/reactor.go); both only after a restore.
+_CUT_OFF: Final = ("failed to reconstruct last extended commit", "and store (0) height mismatch")
 _NO_PROVIDER: Final = "failed to set up light client state provider"
 _OTHER_FORMAT: Final = "Snapshot format rejected"
 _ACCEPTED: Final = "Snapshot accepted, restoring"
@@ -71,7 +72,7 @@ def restore_complaint(tail: str) -> FreeholdError | None:
             code="trust_expired",
             hint="give the same `freehold ledger join` again: it takes a newer header",
         )
-    if _NO_VOTES in tail:
+    if any(words in tail for words in _CUT_OFF):
         return EngineStoppedError(
             "the engine died after a restore and before its first block",
             code="restore_cut_off",

@@ -65,6 +65,7 @@ def test_servers_and_trust_reach_the_engine_and_nothing_is_signed_below_the_trus
         ([SERVERS[0], "http://exam ple:4600"], f"7:{HASH}", "bad_address"),
         ([SERVERS[0], "http://example:0"], f"7:{HASH}", "bad_address"),
         ([SERVERS[0], "http://example:4600/v1"], f"7:{HASH}", "bad_address"),
+        ([SERVERS[0], "http://[::1%,http://192.0.2.6:1,]:4600"], f"7:{HASH}", "bad_address"),
         ([SERVERS[0], "http://192.0.2.2:4600,http://evil"], f"7:{HASH}", "bad_address"),
         (SERVERS, "", "bad_trust"),
         (SERVERS, HASH, "bad_trust"),
@@ -107,6 +108,9 @@ def test_a_server_is_written_in_one_way(text: str, place: str) -> None:
         ("ab" * 20 + "@host:65536", "bad_address"),
         ("ab" * 20 + '@ho"st:1', "bad_address"),
         ("ab" * 20 + "@host:1,x", "bad_address"),
+        ("ab" * 20 + "@[fe80::1%eth0]:1", "bad_address"),
+        ("ab" * 20 + "@[::1%," + "cd" * 20 + "@192.0.2.6:1,]:1", "bad_address"),
+        ("ab" * 20 + '@[::1%"]\nmetrics = "192.0.2.6:1"\n#]:1', "bad_address"),
     ],
 )
 def test_what_is_no_peer_is_refused_with_its_code(text: str, code: str) -> None:

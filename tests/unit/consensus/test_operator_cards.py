@@ -43,6 +43,17 @@ def test_a_card_that_does_not_prove_its_vrf_key_is_refused(tmp_path: Path, field
         read_card(path)
 
 
+def test_a_card_whose_address_carries_more_than_an_address_is_refused(tmp_path: Path) -> None:
+    """A zone of IPv6 may hold any character: it would end the peers of validator.toml, or name more of them."""
+    _, card = home(tmp_path, "one", 1)
+    path = tmp_path / "card.json"
+    for address in ("[fe80::1%eth0]:1", f"[::1%,{'ab' * 20}@192.0.2.6:1,]:1", '[::1%"]\nkeep_blocks = 1\n#]:1'):
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(card, address=address)))
+        with pytest.raises(InvalidInputError) as error:
+            read_card(path)
+        assert error.value.code == "bad_address"
+
+
 def test_genesis_takes_the_vrf_keys_of_the_cards(tmp_path: Path) -> None:
     cards = [home(tmp_path, f"v{number}", number + 1)[1] for number in range(3)]
     genesis = parse_genesis(genesis_of(cards, "cards", app_state_document(MINIMAL, [], []), time_ms=1_700_000_000_000))

@@ -168,11 +168,12 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def _is_ip(host: str) -> bool:
+    """Whether it is an address without a zone: Python takes any characters for one, the engine takes none."""
     try:
         ip_address(host)
     except ValueError:
         return False
-    return True
+    return "%" not in host
 
 
 def _bad_address(text: str) -> InvalidInputError:

@@ -1,6 +1,7 @@
 """Snapshots of random states: the round trip, every version, and what a lying peer can do to chunks."""
 
 import random
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,8 @@ from test_state_tree import batches, model_root
 
 from freehold.base.errors import CodecError, RemoteProtocolError
 from freehold.consensus.snapshot_format import (
+    DEPTH,
+    NodeFold,
     SnapshotMetadata,
     chunk_hash,
     decode_chunk,
@@ -24,6 +27,7 @@ from freehold.consensus.snapshot_restore import Restore, Verdict
 from freehold.consensus.snapshot_store import SnapshotFolder
 from freehold.consensus.snapshot_writer import take_snapshot
 from freehold.consensus.state_store import StateStore
+from freehold.consensus.tree import Node, path_prefix, subtree
 
 SMALL = 600  # bytes a chunk, so that these states have several
 
@@ -83,6 +87,45 @@ def test_each_kept_version_comes_back_as_it_was(
             assert restored(other, again, load_all(snapshots, metadata)) == versions[height]
             assert snapshots.heights()[:1] == [height]
             assert len(snapshots.heights()) <= 4  # two are kept, and two more are being fetched
+
+
+def folded(leaves: list[tuple[bytes, bytes]]) -> dict[int, Node]:
+    fold = NodeFold()
+    done = [*[fold.add(path, leaf) for path, leaf in leaves], fold.finish()]
+    assert (fold.leaves, fold.finish()) == (len(leaves), None)
+    nodes = [entry for entry in done if entry is not None]
+    assert len(dict(nodes)) == len(nodes)
+    return dict(nodes)
+
+
+@settings(deadline=None, max_examples=200)
+@given(paths=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 240), st.integers(0, 255)), max_size=60))
+def test_leaves_fold_into_the_nodes_of_the_tree_however_long_their_paths_agree(
+    paths: set[tuple[int, int, int]],
+) -> None:
+    numbers = {(prefix << 254) ^ (tail << shift) for prefix, shift, tail in paths}
+    leaves = [(path, sha256(path).digest()) for path in sorted(number.to_bytes(32, "big") for number in numbers)]
+    leaves = [(path, leaf) for path, leaf in leaves if any(path)]  # no key has the path of zeros
+    below: dict[int, list[tuple[bytes, bytes]]] = {}
+    for path, leaf in leaves:
+        below.setdefault(path_prefix(path, DEPTH), []).append((path, leaf))
+    assert folded(leaves) == {prefix: subtree(group, DEPTH) for prefix, group in below.items()}
+
+
+def test_any_number_of_leaves_below_one_node_is_folded_in_little_memory() -> None:
+    """A liar chooses how many: each true node has 1/1024 of the state, a forged one may have all chunks."""
+    rng = random.Random(7)
+    paths = sorted(b"\x00\x01" + rng.randbytes(30) for _ in range(6_000))
+    fold = NodeFold()
+    tracemalloc.start()
+    try:
+        for path in paths:
+            assert fold.add(path, bytes(32)) is None
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 64 * 1024
+    assert fold.finish() == (0, subtree([(path, bytes(32)) for path in paths], DEPTH))
 
 
 def test_every_flipped_byte_of_a_chunk_is_refused(tmp_path: Path) -> None:

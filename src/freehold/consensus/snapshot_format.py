@@ -4,7 +4,7 @@
     metadata = canonical array of `SnapshotMetadata`
 
 The metadata holds a hash of each chunk, and the nodes of the state's tree at depth 10, which hash up to the app hash.
-So a forged list of chunks is found by the first 1/1024 of the keys, and never believed.
+So a forged list of chunks is found at the end of its first forged subtree, and never believed.
 Nothing here reads or writes files. Spec: docs/spec/snapshots.md.
 """
 
@@ -24,11 +24,12 @@ from freehold.consensus.tree import (
     INNER_KIND,
     LEAF_KIND,
     Node,
+    bit,
     join,
     path_prefix,
-    subtree,
 )
 from freehold.crypto.hashing import Purpose, tagged_hash
+from freehold.crypto.smt import MAX_DEPTH
 
 SNAPSHOT_FORMAT: Final = 1
 DEPTH: Final = 10
@@ -159,16 +160,19 @@ def decode_chunk(chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class NodeFold:
-    """Folds leaves, given in the order of their paths, into the nodes at depth 10; holds those of one node at a time.
+    """Folds leaves, given in the order of their paths, into the nodes at depth 10.
+
+    What it holds does not grow with the leaves, for a liar may put any number of them below one node: the last leaf,
+    and at each depth at most one finished left sibling.
 
     Attributes:
         leaves: how many were given.
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[bytes, bytes]] = []
-        self._prefix = 0
+        self._left: list[tuple[int, Node]] = []  # depth of the parent, left child; the deepest last
         self._last = b""
+        self._leaf: Node = EMPTY_NODE  # at the path `_last`
         self.leaves = 0
 
     def add(self, path: bytes, leaf_hash: bytes) -> tuple[int, Node] | None:
@@ -182,22 +186,47 @@ class NodeFold:
         """
         if path <= self._last:
             raise bad_snapshot("its keys are not in order, or one stands twice")
-        done, prefix = None, path_prefix(path, DEPTH)
-        if prefix != self._prefix:
-            done = self.finish()
-            self._prefix = prefix
-        self._pending.append((path, leaf_hash))
-        self._last = path
+        done = None
+        if self._leaf[0]:
+            fork = _first_difference(self._last, path)
+            if fork < DEPTH:
+                done = self.finish()
+            else:
+                self._left.append((fork, self._close(fork + 1)))
+        self._last, self._leaf = path, (LEAF_KIND, leaf_hash)
         self.leaves += 1
         return done
 
     def finish(self) -> tuple[int, Node] | None:
         """Give the subtree of the leaves since the last one that was given, if there are any."""
-        if not self._pending:
+        if not self._leaf[0]:
             return None
-        pending, self._pending = self._pending, []
-        check(path_prefix(pending[0][0], DEPTH) == path_prefix(pending[-1][0], DEPTH), "fold_one_prefix")
-        return self._prefix, subtree(pending, DEPTH)
+        node = self._close(DEPTH)
+        check(not self._left, "fold_one_prefix")
+        self._leaf = EMPTY_NODE
+        return path_prefix(self._last, DEPTH), node
+
+    def _close(self, depth: int) -> Node:
+        """Give the node at a depth above the last leaf: nothing further right is below it."""
+        node, at = self._leaf, MAX_DEPTH
+        while self._left and self._left[-1][0] >= depth:
+            parent, left = self._left.pop()
+            node, at = join(left, _raise(node, self._last, at, parent + 1)), parent
+        return _raise(node, self._last, at, depth)
+
+
+def _first_difference(one: bytes, two: bytes) -> int:
+    """The depth at which two different paths part."""
+    return MAX_DEPTH - (int.from_bytes(one, "big") ^ int.from_bytes(two, "big")).bit_length()
+
+
+def _raise(node: Node, path: bytes, start: int, end: int) -> Node:
+    """Give the node at a depth `end` above one at a depth `start` whose siblings on the way are empty."""
+    if node[0] == LEAF_KIND:
+        return node
+    for depth in range(start - 1, end - 1, -1):
+        node = join(EMPTY_NODE, node) if bit(path, depth) else join(node, EMPTY_NODE)
+    return node
 
 
 def bad_snapshot(why: str) -> RemoteProtocolError:

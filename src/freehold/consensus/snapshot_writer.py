@@ -2,7 +2,7 @@
 
 LMDB gives the reader one unchanging version for as long as it reads; undo records in that same version lead back to the
 height that was asked for, so that all validators take theirs of the same height. What is held in memory is one chunk,
-the leaves that changed since that height, and 1/1024 of the leaves' hashes. The folder gets its name only when whole.
+the leaves that changed since that height, and one path of the tree. The folder gets its name only when whole.
 `python -m freehold.consensus.snapshot_writer STATE SNAPSHOTS CHAIN HEIGHT KEEP CHUNK_BYTES` is what the ledger
 starts; its last line on standard error says why a snapshot was not taken.
 """

@@ -1,4 +1,4 @@
-"""`kill -9` while a validator is restored from a snapshot of many chunks.
+"""`kill -9` while a validator is restored from a snapshot of many chunks: of its application, or of its engine alone.
 
 It dies with a chunk in hand, between the restored state and the engine's taking it over, and before the first block.
 Then the shipped daemon is started on what is left, and must join: equal application hashes at equal heights.
@@ -25,7 +25,7 @@ from restoring import (
     snapshot_stands,
     stop,
 )
-from validators import Load, Validators, check_load, with_validators
+from validators import Load, Validators, check_load, wait_gone, with_validators
 
 pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(1_500)]
 
@@ -77,24 +77,43 @@ async def die(net: Validators, who: str) -> None:
             if who == "application":
                 await net.buried(LOST, daemon)
             found = await struck(net)
+            print(f"struck: {fault}, {found}")
             check_in_flight(fault, found)
             assert load.open, "no work is in flight"
             partial = (home / "data/state.restoring").exists()
             assert who != "application" or partial == (fault.step in (*CHUNK_STEPS, "whole")), fault
-            await come_back(net)
+            how = await come_back(net, who)
             lowest = await caught_up(net)
             assert lowest > 1, "it was not restored from a snapshot"
             print(
                 f"{who} at {fault.step}+{fault.delay_ms} ms, chunk {found.chunk} of {found.chunks} of {found.height}:"
-                f" first block {lowest}, joined at {newest}"
+                f" {how}, first block {lowest}, joined at {newest}"
             )
     await check_load(net, load)
 
 
-async def come_back(net: Validators) -> None:
-    """Start the shipped daemon on what is left."""
+async def come_back(net: Validators, who: str) -> str:
+    """Start the shipped daemon; where the engine alone died, only if the daemon could not go on with a new one."""
+    if who == "application":
+        net.start(LOST)
+        await net.started(LOST)
+        return "started again"
+    daemon = net.daemons[LOST]
+    target = max([await net.height(index) for index in OTHERS])
+    async with asyncio.timeout(RESTORE_S):
+        while daemon.process.poll() is None and await net.height(LOST) < target:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    if daemon.process.poll() is None:
+        return "went on with a new engine"
+    code = await asyncio.to_thread(daemon.wait_ended)
+    last = daemon.lines[-1]
+    print(f"ended with {code}: {last}")
+    assert code == 1 and last["code"] == "restore_cut_off" and last["hint"], last
+    daemon.close()
+    await asyncio.to_thread(wait_gone, net.homes[LOST])
     net.start(LOST)
     await net.started(LOST)
+    return "ended with restore_cut_off, started again"
 
 
 def run(folder: Path, who: str) -> None:
@@ -107,3 +126,7 @@ def run(folder: Path, who: str) -> None:
 
 def test_the_application_dies_while_it_restores(tmp_path: Path) -> None:
     run(tmp_path, "application")
+
+
+def test_the_engine_dies_while_it_restores(tmp_path: Path) -> None:
+    run(tmp_path, "engine")

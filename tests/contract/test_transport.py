@@ -236,8 +236,12 @@ def test_a_process_that_ends_in_the_middle(how: signal.Signals) -> None:
         out, err = await asyncio.to_thread(process.communicate, timeout=5)
         assert err == ""
         assert out == ("interrupted\n" if how == signal.SIGINT else "")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(stream.read(1), 0.1)
+        try:
+            after = await asyncio.wait_for(stream.read(1), 0.1)
+        except TimeoutError:
+            after = None
+        # a process that still ends its stream may be seen to: only an end mark says that a body is whole
+        assert after is None or (how == signal.SIGINT and after == b"")
         await client.close()
 
     try:

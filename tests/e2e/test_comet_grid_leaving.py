@@ -31,8 +31,8 @@ def test_wallet_and_nodes_go_on_under_two_validators() -> None:
         assert grid.refused(*UPGRADE[:-1], "1", expect=2)["code"] == "bad_count"
         left = grid.home / "grid" / "validators" / "validator-1"
         left.mkdir(parents=True)
-        refusal = grid.refused(*UPGRADE, "--yes", expect=2)
-        assert refusal["code"] == "already_exists" and "validator-1" in refusal["hint"]
+        refusal = grid.refused(*UPGRADE, "--yes", expect=3)
+        assert refusal["code"] == "needs_force" and "validator-1" in refusal["message"]
         assert grid.cli("grid", "status")["ledger"]["running"]  # and nothing was stopped
         balance = grid.cli("wallet", "balance")["balance"]
         old = (grid.home / "genesis.json").read_bytes()

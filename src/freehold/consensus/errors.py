@@ -37,5 +37,5 @@ def storage_full(path: object, cause: object = "") -> StorageFullError:
     return StorageFullError(
         f"no space is left for {path}: nothing was acknowledged, the node stops{words}",
         code="disk_full",
-        hint="free space on that disk, then start the node again; it goes on where it stopped",
+        hint="free space on that disk, then start the node again; it goes on where it stopped, a restore begins anew",
     )

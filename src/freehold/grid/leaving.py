@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from freehold.agent.identity import NodeSettings, write_settings
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.client.home import Home, Settings
 from freehold.consensus.carried_genesis import carried_app_state
 from freehold.consensus.comet.founding import genesis_of, settle
@@ -77,15 +77,17 @@ def upgrade_grid(folder: Path, *, validators: int, force: bool, say: Say) -> dic
 
     Raises:
         InvalidInputError: the state cannot be left; the old grid may be started again.
+        RefusedError: `needs_force`; nothing was changed.
     """
     with exclusive(folder):
         layout = upgrade_plan(folder, validators)
         left = folder / "validators"
         if left.exists() and not force:
-            raise InvalidInputError(
-                f"{left} holds validators' homes of an earlier attempt",
-                code="already_exists",
-                hint=f"`--force` removes them with their keys: {', '.join(sorted(one.name for one in left.iterdir()))}",
+            names = ", ".join(sorted(one.name for one in left.iterdir()))
+            raise RefusedError(
+                f"{left} holds validators' homes of an earlier attempt: {names}",
+                code="needs_force",
+                hint="nothing was changed: `--force` removes them with their keys",
             )
         say("grid: stopping the agents and the ledger")
         stop_daemons([*(node.home for node in layout.nodes), layout.ledger_home])

@@ -76,7 +76,7 @@ def restore_complaint(tail: str) -> FreeholdError | None:
         return EngineStoppedError(
             "the engine died after a restore and before its first block",
             code="restore_cut_off",
-            hint="start the validator again: the restore begins anew",
+            hint="start the validator again: the restore begins anew; said again, its blocks are lost: join anew",
         )
     if _NO_PROVIDER in tail:
         return UnreachableError(

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from freehold.base.amounts import format_amount
 from freehold.base.errors import InvalidInputError, RefusedError
+from freehold.base.presets import ElectionPreset
 from freehold.cli.output import Json, Result, say
 from freehold.client.ledger_joining import Footing, check_genesis, fetch_genesis, find_footing, parse_digest
 from freehold.consensus.comet.addresses import check_address, merge_peers
@@ -16,7 +17,7 @@ from freehold.consensus.comet.configuration import SIGNER_RECORD, begin_signing,
 from freehold.consensus.comet.founding import check_folder, check_same_genesis, settle
 from freehold.consensus.comet.operators import OperatorHome, check_name, read_card
 from freehold.consensus.folder import FolderLock
-from freehold.ledger.genesis_elections import parse_elections
+from freehold.ledger.genesis_elections import read_elections
 from freehold.light.genesis import MAX_GENESIS_BYTES, TrustedGenesis
 from freehold.light.trust import GENESIS, GENESIS_TRUST, parse_trust
 from freehold.rpc.config import parse_address
@@ -31,6 +32,7 @@ class _Plan(Struct, frozen=True):
     Attributes:
         document: of genesis.
         genesis: the same, parsed.
+        begins: how it has validators elected; None where its own stay.
         peers: `id@host:port` each.
         servers: of state sync; none for all blocks.
         footing: what they proved; None without them.
@@ -39,6 +41,7 @@ class _Plan(Struct, frozen=True):
 
     document: bytes
     genesis: TrustedGenesis
+    begins: ElectionPreset | None
     peers: list[str]
     servers: list[str]
     footing: Footing | None
@@ -136,6 +139,7 @@ def _prepare(
     wanted = parse_digest(digest) if digest else None
     document = _document(own, source, wanted)
     genesis = check_genesis(document, source or str(own.genesis_path), wanted)
+    begins = read_elections(genesis.app_state)
     check_same_genesis(own, document)
     say(f"genesis of {genesis.chain_id}, SHA-256 {genesis.digest.hex()}")
     is_new = not own.card_path.exists()
@@ -159,7 +163,7 @@ def _prepare(
             hint="add --state-sync URL,URL, or leave --trust out",
         )
     destroys = [str(path) for path in held_data(own)] if servers else []
-    return _Plan(document, genesis, peers, servers, footing, destroys)
+    return _Plan(document, genesis, begins, peers, servers, footing, destroys)
 
 
 def _document(own: OperatorHome, source: str, digest: bytes | None) -> bytes:
@@ -201,9 +205,7 @@ def _write(own: OperatorHome, ready: _Plan, name: str, address: str, listen: str
 
 def _result(own: OperatorHome, ready: _Plan, *, plan: bool) -> Result:
     genesis, footing, home = ready.genesis, ready.footing, own.folder
-    elections = None if footing is None else footing.elections
-    if footing is None and genesis.app_state.get("elections") is not None:
-        elections = parse_elections(genesis.app_state["elections"]["values"])
+    elections = ready.begins if footing is None else footing.elections
     steps = [f"freehold ledger run --home {home}"]
     if elections is not None:
         steps.append(f"freehold ledger bond AMOUNT --home {home}")

@@ -3,13 +3,14 @@
 Everything is named in public keys, amounts are texts of tokens. Spec: docs/spec/validators.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from freehold.base.amounts import MAX_AMOUNT, TOKEN, format_amount, parse_amount
 from freehold.base.codec import Record
+from freehold.base.decoders import convert
 from freehold.base.errors import InvalidInputError
 from freehold.base.ids import parse_id
 from freehold.base.presets import AttendancePreset, ElectionPreset
@@ -114,6 +115,21 @@ def election_records(
         records[keys.ATTENDANCE] = new_attendance(parse_attendance(entry.attendance), since_height=0)
     records[keys.CANDIDATES] = Candidates(CANDIDATES_VERSION, sorted(table, key=lambda row: (-row[0], row[1])))
     return records
+
+
+def read_elections(app_state: Mapping[str, Any]) -> ElectionPreset | None:
+    """Give the values of elections that the `app_state` of a genesis document begins with; None without any.
+
+    Raises:
+        InvalidInputError: they are malformed.
+    """
+    entry = app_state.get("elections")
+    if entry is None:
+        return None
+    try:
+        return parse_elections(convert(entry, ElectionsEntry).values)
+    except msgspec.ValidationError as error:
+        _refuse(f"elections of genesis: {error}", "see docs/spec/validators.md")
 
 
 def parse_elections(values: dict[str, int]) -> ElectionPreset:

@@ -13,15 +13,17 @@ from abci_peer import ADDRESS, Connection, init_chain, make_block, time_of
 from engine_fixtures import GENESIS_MS, make_genesis
 from kv_application import KvApplication, kv_tx
 
-from freehold.base.errors import InvalidInputError
+from freehold.base.errors import InvalidInputError, RefusedError
 from freehold.base.limits import MAX_BLOCK_TXS, MAX_TX_BYTES
 from freehold.consensus import application as abci
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.following import Follower, NoFollower
 from freehold.consensus.abci.server import AbciServer
 from freehold.consensus.abci.service import NO_ROOM, OWN_TX_ROOM_BYTES, AbciService
+from freehold.consensus.comet.client import CometClient
 from freehold.consensus.errors import storage_full
 from freehold.consensus.mempool import Dropped
+from freehold.ledger.transactions import tx_id
 from freehold.light.ics23 import SMT, CommitmentProof, verify_absence, verify_existence
 from freehold.light.types import Timestamp
 from freehold.light.wire import encode_varint
@@ -225,7 +227,7 @@ def test_what_was_replaced_leaves_the_engines_queue_when_it_is_rechecked(tmp_pat
         told: list[Dropped] = []
 
         class Follows(NoFollower):
-            def left(self, dropped: Dropped) -> None:
+            def left(self, tx: bytes, dropped: Dropped) -> None:
                 told.append(dropped)
 
         async with serving(tmp_path, follower=Follows()) as (_, path):
@@ -256,6 +258,46 @@ def test_what_was_replaced_leaves_the_engines_queue_when_it_is_rechecked(tmp_pat
             await make_foreign_block(consensus, 3)
             last = await consensus.ask(wire.RequestPrepareProposal(1_000_000, (), 4, time_of(4), ADDRESS))
             assert last == wire.ResponsePrepareProposal((b"!proposer 4",))
+
+    run(main)
+
+
+class Accepting(CometClient):
+    """An engine that takes whatever it is given; what it says of it is played by the test."""
+
+    async def submit(self, tx: bytes) -> tuple[int, str]:
+        return 0, ""
+
+
+def test_who_waits_for_what_left_the_engines_queue_is_told_until_it_is_offered_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Accepting(tmp_path / "rpc.sock") as client:
+            desk = comet_desk.CometDesk(client, make_genesis(), b"", keep_heights=8, tick_ms=1_000)
+            await desk._read_back(0)  # there is nothing before this run
+            async with serving(tmp_path, follower=desk) as (_, path):
+                consensus, mempool = await Connection.open(path), await Connection.open(path)
+                await consensus.ask(init_chain())
+                old, new = kv_tx("a", 1, "x", "1"), kv_tx("a", 1, "x", "2", fee=9)  # both wait for nonce 0
+                waiting = asyncio.create_task(desk.wait_committed(tx_id(old)))
+                for tx in (old, new):
+                    assert await mempool.ask(wire.RequestCheckTx(tx)) == wire.ResponseCheckTx()
+                await make_foreign_block(consensus, 1)  # without any of them; then the engine rechecks
+                await mempool.ask(wire.RequestCheckTx(old, wire.CheckTxType.RECHECK))
+                with pytest.raises(RefusedError) as told:
+                    await waiting
+                assert told.value.code == "tx_replaced"
+                with pytest.raises(RefusedError):  # also of one who asks too late
+                    await desk.wait_committed(tx_id(old))
+                assert (await desk.submit(old)).code == 0  # it waits again: what was said holds no more
+                again = asyncio.create_task(desk.wait_committed(tx_id(old)))
+                final = wire.RequestFinalizeBlock((b"!proposer 2", old), b"", 2, time_of(2), ADDRESS)
+                await consensus.ask(final)
+                await consensus.ask(wire.RequestCommit())
+                told_now = await again
+                assert (told_now.height, told_now.code) == (2, 2)  # a block holds it, where it is too early
+                assert (await desk.submit(old)).code == 0
+                with pytest.raises(TimeoutError):  # this is no answer to whoever offers it again
+                    await asyncio.wait_for(desk.wait_committed(tx_id(old)), 0.05)
 
     run(main)
 

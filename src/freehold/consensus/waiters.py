@@ -29,6 +29,10 @@ class TxWaiters:
         """Why a transaction left the mempool, if that was lately."""
         return self._drops.get(tx_id)
 
+    def offered(self, tx_id: bytes) -> None:
+        """Forget why a transaction left the mempool: it is offered again, and may wait now."""
+        self._drops.pop(tx_id, None)
+
     async def wait(self, tx_id: bytes, timeout_s: float) -> CommittedTx:
         """Wait until a transaction is in a final block.
 

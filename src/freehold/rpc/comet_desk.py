@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from freehold.base.errors import FreeholdError, InvalidInputError, RefusedError, UnreachableError
 from freehold.consensus.abci.following import FinalBlock
 from freehold.consensus.abci.service import NO_ROOM
@@ -136,9 +138,10 @@ class CometDesk:
         """Take in a durable block, on the application's thread."""
         self._loop.call_soon_threadsafe(self._committed, block)
 
-    def left(self, dropped: Dropped) -> None:
+    def left(self, tx: bytes, dropped: Dropped) -> None:
         """Take in that a waiting transaction may not wait any longer, on the application's thread."""
-        self._loop.call_soon_threadsafe(self._txs.dropped, dropped)
+        named = msgspec.structs.replace(dropped, id=tx_id(tx))
+        self._loop.call_soon_threadsafe(self._txs.dropped, named)
 
     def standing(self) -> Standing:
         """Where the engine stands."""
@@ -205,9 +208,13 @@ class CometDesk:
         await self._until_restored()
         if self._ended is not None:
             raise self._ended
-        known = self._outcomes.get(tx_id(tx))
+        id_ = tx_id(tx)
+        known = self._outcomes.get(id_)
         if known is not None and known.result.code == OK:
             return TxOutcome(known.result.code, known.height, known.result.data)
+        # It is offered again and may wait now: why it left the queue, or failed in a block, is not its last word.
+        self._outcomes.pop(id_, None)
+        self._txs.offered(id_)
         try:
             code, log = await self._client.submit(tx)
         except RpcError as error:

@@ -39,8 +39,13 @@ class Follower(Protocol):
     def committed(self, block: FinalBlock) -> None:
         """Take in a block, after `Commit` made it durable and before the engine hears so."""
 
-    def left(self, dropped: Dropped) -> None:
-        """Take in that a waiting transaction was checked again and may not wait any longer."""
+    def left(self, tx: bytes, dropped: Dropped) -> None:
+        """Take in that a waiting transaction was checked again and may not wait any longer.
+
+        Args:
+            tx: its bytes.
+            dropped: why; its `id` is the queue's own, no ledger's name of the transaction.
+        """
 
 
 class Clock(Protocol):
@@ -59,5 +64,5 @@ class NoFollower:
     def committed(self, block: FinalBlock) -> None:
         """Let it pass."""
 
-    def left(self, dropped: Dropped) -> None:
+    def left(self, tx: bytes, dropped: Dropped) -> None:
         """Let it pass."""

@@ -124,7 +124,7 @@ class AbciService:
             code, gone = answer.code or NO_ROOM, self._waiting.recheck(tx, answer, height)
         if gone is None:
             return wire.ResponseCheckTx()
-        self._follower.left(gone)
+        self._follower.left(tx, gone)
         return wire.ResponseCheckTx(code=code, log=gone.message, codespace=CODESPACE)
 
     def query(self, request: wire.RequestQuery) -> wire.ResponseQuery:

@@ -108,6 +108,8 @@ def test_a_new_node_restores_and_goes_on_though_a_peer_lies(tmp_path: Path) -> N
             poisoned = chunks[0][:-1] + bytes([chunks[0][-1] ^ 1])
             refused = wire.ResponseApplySnapshotChunk(Result.RETRY, (0,), (LIAR,))
             assert await apply(new, 0, poisoned, LIAR) == refused
+            longest = bytes(16_000_000 - 100)  # the engine takes no longer one of a peer
+            assert await apply(new, 0, longest, LIAR) == refused
             assert target.state.height == 0
             for index, chunk in enumerate(chunks):
                 assert await apply(new, index, chunk) == accepted()

@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.base.errors import CodecError
+from freehold.base.limits import KIB
+from freehold.base.presets import MAINNET_ELECTIONS
 from freehold.consensus.abci import message_parts as parts
 from freehold.consensus.abci import messages as wire
 from freehold.consensus.abci.commits import (
+    MAX_EXTENSION_BYTES,
     AbciMisbehavior,
     AbciValidator,
     CommitInfo,
@@ -16,12 +19,14 @@ from freehold.consensus.abci.commits import (
     VoteInfo,
 )
 from freehold.consensus.abci.framing import (
+    MAX_FRAME_BYTES,
     FrameBuffer,
     decode_request,
     decode_response,
     encode_request,
     encode_response,
 )
+from freehold.consensus.comet.configuration import MAX_BLOCK_BYTES
 from freehold.light.types import PublicKey, Timestamp
 from freehold.light.wire import Kind, encode_varint, length_delimited
 
@@ -119,6 +124,17 @@ def test_a_long_frame_is_refused_before_it_is_stored() -> None:
     assert error.value.code == "oversized"
     with pytest.raises(CodecError):
         list(FrameBuffer().feed(b"\xff" * 5))
+
+
+def test_a_proposer_reads_a_commit_full_of_long_extensions_that_nobody_was_asked_about() -> None:
+    """Late votes are not shown to the application before it proposes; each brings what the engine's messages hold."""
+    votes = tuple(ExtendedVoteInfo(AbciValidator(bytes([n]) * 20, 1), bytes(MAX_EXTENSION_BYTES), 2) for n in range(12))
+    request = wire.RequestPrepareProposal(height=9, local_last_commit=ExtendedCommitInfo(votes))
+    stream, buffer, seen = encode_request(request), FrameBuffer(), list[bytes]()
+    for start in range(0, len(stream), 1 << 18):
+        seen += buffer.feed(stream[start : start + (1 << 18)])
+    assert [decode_request(frame) for frame in seen] == [request]
+    assert MAINNET_ELECTIONS.seats * (MAX_EXTENSION_BYTES + KIB) + MAX_BLOCK_BYTES < MAX_FRAME_BYTES
 
 
 @given(

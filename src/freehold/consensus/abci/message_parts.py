@@ -11,6 +11,7 @@ from freehold.light.wire import Field, Kind, Message
 
 MAX_REQUEST_BYTES: Final = 8 * MIB  # genesis' app_state is the longest; a block has at most 1 MiB by default
 MAX_SNAPSHOT_BYTES: Final = 4 * MIB  # the engine takes no longer offer of a peer
+MAX_CHUNK_BYTES: Final = 16 * MIB  # nor a longer chunk of one
 MAX_TEXT_BYTES: Final = 4 * KIB
 MAX_KEY_BYTES: Final = 4 * KIB
 MAX_COUNT: Final = MAX_REQUEST_BYTES  # what is repeated is bounded by its bytes

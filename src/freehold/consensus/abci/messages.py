@@ -15,6 +15,7 @@ from freehold.consensus.abci.commits import (
     ExtendedCommitInfo,
 )
 from freehold.consensus.abci.message_parts import (
+    MAX_CHUNK_BYTES,
     MAX_COUNT,
     MAX_KEY_BYTES,
     MAX_REQUEST_BYTES,
@@ -173,7 +174,7 @@ class RequestApplySnapshotChunk(Request, frozen=True):
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(1, "index", Kind.UINT32),
-        Field(2, "chunk", Kind.BYTES, limit=MAX_REQUEST_BYTES),
+        Field(2, "chunk", Kind.BYTES, limit=MAX_CHUNK_BYTES),  # a peer chooses it, as its hash
         Field(3, "sender", Kind.BYTES, limit=MAX_TEXT_BYTES),
     )
 

@@ -14,6 +14,7 @@ from test_state_tree import batches, model_root
 
 from freehold.base.errors import CodecError, RemoteProtocolError
 from freehold.consensus.snapshot_format import (
+    CHUNK_BYTES,
     DEPTH,
     NodeFold,
     SnapshotMetadata,
@@ -197,6 +198,16 @@ def test_forged_chunks_with_hashes_of_their_own_never_reach_the_end(tmp_path: Pa
             break
     assert step.verdict is Verdict.BAD_SNAPSHOT, seed
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_chunk_that_is_too_long_is_refused_before_its_records_are_held(tmp_path: Path) -> None:
+    fill(tmp_path, {b"a": b"1"})
+    metadata = take_snapshot(tmp_path / "state", SnapshotFolder(tmp_path / "snapshots"), "c", keep=1)
+    record = encode_record(b"a", bytes(60_000))
+    long = record * (CHUNK_BYTES // len(record) + 1)
+    restore = Restore(tmp_path / "other" / "state", forge(metadata, [long]))
+    step = restore.apply(0, long)
+    assert step.verdict is Verdict.BAD_SNAPSHOT and "allowed" in step.why
 
 
 def test_nodes_that_do_not_lead_to_the_app_hash_are_refused_before_a_byte_is_fetched(tmp_path: Path) -> None:

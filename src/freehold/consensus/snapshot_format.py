@@ -34,7 +34,7 @@ from freehold.crypto.smt import MAX_DEPTH
 SNAPSHOT_FORMAT: Final = 1
 DEPTH: Final = 10
 NODES: Final = 1 << DEPTH
-CHUNK_BYTES: Final = 4 * MIB  # half of a frame of the application's socket; 1 s at the engine's own 5 MB/s
+CHUNK_BYTES: Final = 4 * MIB  # 1 s at the engine's own 5 MB/s
 MIN_CHUNK_BYTES: Final = 64 * KIB  # as an operator may choose it; a longer record has a chunk of its own
 MAX_CHUNKS: Final = 65_536
 MAX_METADATA_BYTES: Final = MAX_CHUNKS * (HASH_BYTES + 2) + NODES * (HASH_BYTES + 1) + 4 * KIB  # the engine takes 4 MB
@@ -145,9 +145,11 @@ def decode_chunk(chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Read the keys and values of a chunk.
 
     Raises:
-        RemoteProtocolError: `bad_snapshot`: a length is out of bounds, or a record is cut.
+        RemoteProtocolError: `bad_snapshot`: it is longer than a chunk, a length is out of bounds, or a record is cut.
     """
     at, end = 0, len(chunk)
+    if end > CHUNK_BYTES:
+        raise bad_snapshot(f"a chunk of {end} bytes, at most {CHUNK_BYTES} allowed")
     while at < end:
         key_bytes = int.from_bytes(chunk[at : at + 2], "big")
         value_bytes = int.from_bytes(chunk[at + 2 : at + _HEAD_BYTES], "big")

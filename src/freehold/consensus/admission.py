@@ -85,7 +85,7 @@ class Admission:
             raise MempoolFullError("too many transactions wait to be checked", code="busy", hint="try again later")
         answer: asyncio.Future[CheckTxResponse] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(tx_id, tx, answer))
-        if len(self._tasks) < MAX_BATCHES:
+        if sum(not task.done() for task in self._tasks) < MAX_BATCHES:  # one that has ended looks no more
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._ended)

@@ -7,7 +7,7 @@ that follow are told: bytes that an earlier run acknowledged are known again. Sp
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -93,7 +93,8 @@ class CometDesk:
         self._ended: EngineStoppedError | None = None
         self._receivers: list[Callable[[BlockRecord], None]] = []
         self._outcomes: OrderedDict[bytes, CommittedTx] = OrderedDict()
-        self._backlog: list[FinalBlock] | None = []
+        self._backlog: deque[FinalBlock] | None = deque()
+        self._is_reading_back = False
         self._restored = asyncio.Event()
         self._txs = TxWaiters()
         self._heights = HeightWaiters()
@@ -298,12 +299,15 @@ class CometDesk:
     async def _read_back(self, newest: int) -> None:
         """Tell the blocks before the first one of this run, then those that came meanwhile."""
         lowest = max(self._engine.lowest_height, newest - READ_BACK_BLOCKS + 1, 1)
+        self._is_reading_back = True
         try:
             for height in range(lowest, newest + 1):
                 self._tell(await self._client.final_block(height))
         except RpcError as error:
             raise UnreachableError(error.message, code="engine_unreachable", hint="it is starting") from None
-        backlog, self._backlog = self._backlog or [], None
+        finally:
+            self._is_reading_back = False
+        backlog, self._backlog = self._backlog or (), None
         for block in backlog:
             self._tell(block)
         self._restored.set()
@@ -325,6 +329,9 @@ class CometDesk:
         self._made_at = time.monotonic()
         if self._backlog is not None:
             self._backlog.append(block)
+            if len(self._backlog) > READ_BACK_BLOCKS and not self._is_reading_back:
+                # an engine that replays its blocks answers only afterwards: they are read back as those before them
+                self._begun_at = self._backlog.popleft().height
         else:
             self._tell(block)
         self._heights.reached(block.height)

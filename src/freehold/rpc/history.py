@@ -8,6 +8,7 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
+from freehold.consensus.application import OK
 from freehold.rpc.answers import BlockRow, EventRow, PaymentRow
 from freehold.rpc.desk import BlockEvent, BlockRecord, BlockTx, TxOutcome
 
@@ -32,8 +33,10 @@ class History:
         self._blocks.append(block)
         self._rows += _rows_of(block)
         for tx in block.txs:
-            # A transaction that stands twice did something the first time only.
-            self._outcomes.setdefault(tx.id, TxOutcome(tx.code, block.height, tx.data))
+            # The same bytes may stand twice; once they have succeeded, later copies can only fail.
+            known = self._outcomes.get(tx.id)
+            if known is None or known.code != OK:
+                self._outcomes[tx.id] = TxOutcome(tx.code, block.height, tx.data)
             self._payments += [_payment_row(block, event.attributes) for event in tx.events if event.kind == PAYMENT]
         while len(self._blocks) > 1 and (len(self._blocks) > self._max_blocks or self._rows > self._max_rows):
             gone = self._blocks.popleft()

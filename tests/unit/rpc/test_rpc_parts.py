@@ -70,11 +70,16 @@ def test_history_is_bounded_by_rows_too():
     assert history.oldest_height == 20 and len(history.blocks(9)) == 1
 
 
-def test_the_first_of_two_equal_transactions_counts():
-    history = History()
+def test_of_equal_transactions_the_one_that_succeeded_counts():
+    history = History(max_blocks=2)
     twice = [BlockTx(b"x", 0, b"1", []), BlockTx(b"x", 9, b"", [])]
     history.add(BlockRecord(1, 0, bytes(32), twice))
     assert history.outcome(b"x").code == 0
+    history.add(BlockRecord(2, 0, bytes(32), [BlockTx(b"y", 9, b"", [])]))  # put there too early
+    history.add(BlockRecord(3, 0, bytes(32), [BlockTx(b"y", 0, b"2", [])]))
+    assert (history.outcome(b"y").code, history.outcome(b"y").height) == (0, 3)
+    history.add(BlockRecord(4, 0, bytes(32), []))
+    assert history.outcome(b"y").height == 3 and history.outcome(b"x") is None
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,8 @@ class LedgerClient:
         """
         asked = boottime_ms()
         with self._naming_the_server():
-            answer = await self._get("/v1/light_block", BlockAnswer, timeout_s=timeout_s)
-            await self._verify(answer.light_block, asked)
+            answer, url = await self._told("GET", "/v1/light_block", None, BlockAnswer, timeout_s)
+            await self._verify(answer.light_block, asked, url)
         if self.newest is None:  # _verify has just set it, or raised
             raise NotVerifiedError("no header was verified", code="no_header")
         self._servers.judge(self.newest.time_ms)
@@ -161,8 +161,8 @@ class LedgerClient:
     async def light_block(self, height: int) -> LightBlock:
         """The verified light block of a height."""
         with self._naming_the_server():
-            answer = await self._get(f"/v1/light_block?height={height}", BlockAnswer)
-            block, _ = await self._verify(answer.light_block, boottime_ms())
+            answer, url = await self._told("GET", _block_path(height), None, BlockAnswer, None)
+            block, _ = await self._verify(answer.light_block, boottime_ms(), url)
             if block.header.height != height:
                 raise NotVerifiedError("the server answered with another height", code="wrong_height")
         return block
@@ -175,7 +175,7 @@ class LedgerClient:
             UnreachableError: no answer in time.
         """
         with self._naming_the_server():
-            trace = await self._chain.trace_to(block, self._primary())
+            trace = await self._chain.trace_to(block, self._primary(self._servers.url))
         height = block.header.height
         return [state.light_block for state in trace if state.light_block is not None and state.height != height]
 
@@ -207,8 +207,8 @@ class LedgerClient:
         asked = boottime_ms()
         known = self.newest.height if self.newest else 0
         body = {"keys": [key.hex() for key in keys], "height": height}
-        answer = await self._post("/v1/state", body, StateAnswer)
-        block, verified = await self._verify(answer.light_block, asked)
+        answer, url = await self._told("POST", "/v1/state", msgspec.json.encode(body), StateAnswer, None)
+        block, verified = await self._verify(answer.light_block, asked, url)
         if height is not None and block.header.height != height:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
         if height is None and block.header.height < known:
@@ -287,13 +287,13 @@ class LedgerClient:
             error.hint = error.hint or _OTHER_SERVER
             raise
 
-    async def _verify(self, encoded: str, asked_boottime_ms: int) -> tuple[LightBlock, AskedHeader]:
+    async def _verify(self, encoded: str, asked_boottime_ms: int, url: str) -> tuple[LightBlock, AskedHeader]:
         known = self._known
         if known is None or known[0] != encoded:  # most answers bring the block of the one before
-            peer = self._primary()
+            peer = self._primary(url)  # whoever's turn it is by now: none is its own witness
             known = encoded, await self._chain.accept(_decode_block(encoded), peer)
             if self._servers.has_others and self._chain.is_comparison_due():
-                witnesses = [self._witness(url) for url in self._servers.others]
+                witnesses = [self._witness(other) for other in self._servers.others(url)]
                 # A silent one must not cost a node its fence, which this client's own limit is made for.
                 await self._chain.compare(peer, witnesses, min(COMPARE_TIMEOUT_S, self._timeout_s / 4))
             self._known = known  # only now: what was spoken against is not read from here
@@ -309,12 +309,12 @@ class LedgerClient:
             await self._chain.save(is_compared=self._servers.has_others)
         return state.light_block, header
 
-    def _primary(self) -> Peer:
+    def _primary(self, url: str) -> Peer:
         async def fetch(height: int | None) -> LightBlock:
             answer: BlockAnswer = await self._get(_block_path(height), BlockAnswer)
             return _decode_block(answer.light_block)
 
-        return Peer(self._servers.url, fetch)
+        return Peer(url, fetch)
 
     def _witness(self, url: str) -> Peer:
         async def fetch(height: int | None) -> LightBlock:
@@ -331,8 +331,15 @@ class LedgerClient:
         return await self._call("POST", path, msgspec.json.encode(body), kind, timeout_s)
 
     async def _call(self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None) -> Any:
+        return (await self._told(method, path, content, kind, timeout_s))[0]
+
+    async def _told(
+        self, method: str, path: str, content: bytes | None, kind: Any, timeout_s: float | None
+    ) -> tuple[Any, str]:
+        """An answer, and the server that gave it: another read may have turned to the next one meanwhile."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        return decode_answer(await self._servers.exchange(method, path, content, limit_s), kind)
+        raw = await self._servers.exchange(method, path, content, limit_s)
+        return decode_answer(raw, kind), raw.url
 
 
 def _block_path(height: int | None) -> str:

@@ -32,8 +32,9 @@ def wall_ms() -> int:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: its status and whole body."""
+    """A response: who gave it, its status and whole body."""
 
+    url: str
     status: int
     content: bytes
 
@@ -79,10 +80,10 @@ class Servers:
         """Whether there is another one to turn to."""
         return len(self._urls) > 1
 
-    @property
-    def others(self) -> list[str]:
-        """The servers that are not asked first, in the order of their turns."""
-        return [*self._urls[self._at + 1 :], *self._urls[: self._at]]
+    def others(self, url: str) -> list[str]:
+        """All servers but one, in the order of their turns after it."""
+        at = self._urls.index(url)
+        return [*self._urls[at + 1 :], *self._urls[:at]]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -203,4 +204,4 @@ class Servers:
                 body += chunk
                 if len(body) > MAX_RESPONSE_BYTES:
                     raise NotVerifiedError("the server's answer is too large", code="oversized")
-            return Answer(response.status_code, bytes(body))
+            return Answer(url, response.status_code, bytes(body))

@@ -71,11 +71,11 @@ class LyingServer:
         if self.source is not None:
             told = self.source(path)
             status, document = told if isinstance(told, tuple) else (200, told)
-            await _send(writer, status, json.dumps(document).encode())
+            await send(writer, status, json.dumps(document).encode())
             return
         kind = {"content-type": headers["content-type"]} if body else {}
         response = await self.face.http.request(method, path, content=body, headers=kind)
-        await _send(writer, response.status_code, self._twisted(path, response))
+        await send(writer, response.status_code, self._twisted(path, response))
 
     def _twisted(self, path: str, response: httpx2.Response) -> bytes:
         if self.twist is None:
@@ -83,7 +83,7 @@ class LyingServer:
         return json.dumps(self.twist(path, response.json())).encode()
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, content: bytes) -> None:
+async def send(writer: asyncio.StreamWriter, status: int, content: bytes) -> None:
     start = f"HTTP/1.1 {status} X\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
     writer.write(start.encode() + content)
     await writer.drain()

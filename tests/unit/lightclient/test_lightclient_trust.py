@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from light_chain import GENESIS_MS
 from light_history import History, now_at
-from lying_server import LyingServer
+from lying_server import LyingServer, send
 from rpc_kit import desk_at, run
 
 from freehold.base.errors import FreeholdError, InvalidInputError, NotVerifiedError
@@ -465,6 +465,59 @@ def test_a_primary_that_keeps_back_what_the_witness_has_is_refused():
     # Older ones may be pruned by now: the witness is too far behind to say anything.
     client = compared_with_a_laggard(only_the_newest, lagging(STILL.block, TOP - trusted_chain.NEVER_PRUNED - 1))
     assert client.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
+
+
+def test_a_fork_is_compared_with_others_also_when_its_server_leaves_the_blocks_between_to_them():
+    """Who gave a block is never its own witness, whoever's turn it is by then."""
+    fork = History(TRUE.sets, fork=b"other")
+
+    def only_the_newest(path: str) -> Any:
+        if "height=" in path:
+            return 503, {"code": "overloaded", "message": "ask another", "hint": ""}
+        return Source(fork.block).answer(path)
+
+    async def go() -> None:
+        async with LyingServer(DESK) as liar, LyingServer(DESK) as honest:
+            liar.source, honest.source = only_the_newest, Source(true_block).answer
+            client = client_of(f"{liar.url},{honest.url}")
+            with pytest.raises(DivergedError) as caught:
+                await client.refresh()
+            assert caught.value.message.index(liar.url) < caught.value.message.index(honest.url)
+            await client.close()
+
+    run(go())
+
+
+def test_a_fork_is_compared_with_others_also_when_another_read_has_left_its_server():
+    fork = History(STILL.sets, fork=b"other")
+
+    async def go() -> None:
+        async with LyingServer(DESK) as liar, LyingServer(DESK) as honest:
+            is_asked, has_turned = asyncio.Event(), asyncio.Event()
+
+            async def forked(writer: asyncio.StreamWriter) -> None:
+                waits_for = has_turned if is_asked.is_set() else asyncio.Event()  # the first read gets no answer
+                is_asked.set()
+                await waits_for.wait()
+                await send(writer, 200, json.dumps(Source(fork.block).answer("/v1/light_block")).encode())
+
+            def true(path: str) -> Any:
+                if path == "/v1/status":  # of the first read, which waits for this server to catch up
+                    has_turned.set()
+                    return {"height": -1}
+                return Source(STILL.block).answer(path)
+
+            liar.raw, honest.source = forked, true
+            client = client_of(f"{liar.url},{honest.url}", STILL)
+            first = asyncio.create_task(client.refresh(timeout_s=0.6))
+            await is_asked.wait()
+            with pytest.raises(DivergedError) as caught:
+                await client.refresh()
+            assert caught.value.message.index(liar.url) < caught.value.message.index(honest.url)
+            await asyncio.gather(first, return_exceptions=True)
+            await client.close()
+
+    run(go())
 
 
 def test_a_fork_that_an_earlier_run_was_told_is_found_when_others_are_asked(tmp_path: Path):

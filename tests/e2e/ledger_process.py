@@ -112,6 +112,16 @@ class LedgerProcess:
             if line["event"] == event:
                 return line
 
+    def said(self) -> list[dict[str, Any]]:
+        """All log lines so far."""
+        while not self._queue.empty():
+            line = self._queue.get()
+            if line is None:
+                self._queue.put(None)  # the end, for `wait_ended`
+                break
+            self.lines.append(line)
+        return self.lines
+
     def wait_started(self) -> str:
         """The URL, once it serves."""
         return f"http://{self.wait_for('started')['listen'][0]}"

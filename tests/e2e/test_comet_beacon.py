@@ -12,6 +12,7 @@ from comet_process import make_validators
 from ledger_process import LedgerProcess
 
 from freehold.base.codec import decode
+from freehold.base.errors import UnreachableError
 from freehold.consensus.comet.client import CometClient
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.crypto.hashing import sha256
@@ -49,11 +50,18 @@ class Row:
         }
 
 
+async def reached(client: CometClient, height: int) -> bool:
+    try:
+        return (await client.status()).height >= height
+    except UnreachableError:
+        return False  # the daemon says that it started before its engine listens
+
+
 async def watch(home: Path) -> list[Row]:
     operator = OperatorHome(home)
     genesis = operator.genesis()
     async with CometClient(operator.rpc_socket) as client, asyncio.timeout(LIMIT_S):
-        while (await client.status()).height < HEIGHTS:  # noqa: ASYNC110
+        while not await reached(client, HEIGHTS):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         return [
             Row(await client.light_block(height, genesis), (await client.final_block(height)).txs[0])

@@ -43,7 +43,8 @@ def block_at(url: str, at: int) -> LightBlock:
 def agree(grid: LocalGrid, urls: list[str]) -> int:
     """Every validator holds the newest common block with one header, so one root; returns its height."""
     newest = max(height(url) for url in urls)
-    grid.wait_for(lambda: all(height(url) >= newest for url in urls), 30)
+    # the engine dials a peer that it lost again after growing pauses
+    grid.wait_for(lambda: all(height(url) >= newest for url in urls), 90)
     blocks = [block_at(url, newest) for url in urls]
     assert len({block.header.app_hash for block in blocks}) == 1 and len({block.header for block in blocks}) == 1
     return newest

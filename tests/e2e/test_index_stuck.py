@@ -154,6 +154,10 @@ async def _reached(watch: Watch, height: int) -> bool:
     return await watch.height() >= height
 
 
+async def _answers(watch: Watch, path: str) -> bool:
+    return (await watch.get(path))[0] == 200
+
+
 async def _failed(watch: Watch, reason: str) -> bool:
     return await watch.metric(f'freehold_index_failed{{code="{reason}"}}') == 1
 
@@ -175,6 +179,7 @@ def test_a_postgresql_that_is_stopped(tmp_path: Path) -> None:
                         status, answer = await watch.get("/v1/history")
                         assert (status, answer["code"]) in [(503, "index_slow"), (503, "index_unavailable")], answer
                     await watch.until(watch.caught_up)
+                    await watch.until(lambda: _answers(watch, "/v1/history/blocks?limit=1"))
                     answer = (await watch.get("/v1/history/blocks?limit=1"))[1]
                     assert [(span["first"], span["last"]) for span in answer["indexed"]] == [
                         (1, answer["blocks"][0]["height"])

@@ -92,6 +92,7 @@ def test_an_exit_while_the_agent_is_dead_keeps_its_code(local_grid: LocalGrid) -
     grid.end("exits")
 
 
+@pytest.mark.long
 def test_an_agent_that_stays_dead_loses_what_has_a_standby(own_grid: LocalGrid) -> None:
     """The watchdog stops it at the fence; what has no standby runs on; the standby takes over; never both."""
     grid = own_grid

@@ -188,7 +188,8 @@ class ValidatorsMachine(RuleBasedStateMachine):
         else:
             assert code == Code.OK
             ends = GENESIS_MS + ((self.grid.now - GENESIS_MS) // ERA_MS + 1) * ERA_MS
-            bond.unbonding.append((amount, ends + PRESET.unbonding_ms, self.grid.height + PRESET.unbonding_blocks))
+            votes_until = self.grid.height + -(-2 * (ends - self.grid.now) // self.grid.preset.tick_ms) + 2
+            bond.unbonding.append((amount, ends + PRESET.unbonding_ms, votes_until + PRESET.unbonding_blocks))
             bond.stake = left
             bond.listed = bond.listed and left > 0
 

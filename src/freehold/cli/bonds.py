@@ -149,7 +149,7 @@ def unbond(
         preset = view.elections()
         units = record.stake if all else _amount(amount or "")
         due_ms = max(view.time_ms, view.next_election_ms) + preset.unbonding_ms
-        due_height = view.height + 1 + preset.unbonding_blocks
+        due_height = view.liable_height + preset.unbonding_blocks
         facts = {
             "amount": format_amount(units),
             "due": time_text(due_ms),

@@ -3,6 +3,8 @@
 Everything is read with proofs at one height. Spec: docs/spec/validators.md.
 """
 
+from typing import Final
+
 from msgspec import Struct
 
 from freehold.base.errors import InvalidInputError, RefusedError
@@ -10,6 +12,7 @@ from freehold.base.presets import AttendancePreset, ElectionPreset
 from freehold.client.session import Session
 from freehold.ledger import keys, schedule
 from freehold.ledger.attendance import attendance_preset, least_blocks
+from freehold.ledger.bonds import last_height
 from freehold.ledger.elections import elect, era_at, insert, preset_of, without
 from freehold.ledger.fee_shares import earned_of
 from freehold.ledger.records import (
@@ -24,6 +27,7 @@ from freehold.ledger.records import (
     ValidatorSets,
 )
 
+COUNTS_ERA: Final = 3  # the rule-set from which on a withdrawal's blocks count from the era's end, as its time does
 _RECORDS = (
     keys.PARAMS,
     keys.TOTALS,
@@ -68,6 +72,7 @@ class ValidatorsView(Struct, frozen=True, kw_only=True):
         preset: how validators are elected; None where those of genesis stay.
         table: of candidates: (stake, validator, owner), highest first.
         next_election_ms: the beginning of the next era; 0 without elections.
+        liable_height: from which the blocks of a withdrawal count that is sent now.
         attendance: how much validators must sign; None where nobody counts.
         least_blocks: an era with fewer judges nobody; 0 where nobody counts.
         counted: blocks of this era whose votes were counted.
@@ -81,6 +86,7 @@ class ValidatorsView(Struct, frozen=True, kw_only=True):
     preset: ElectionPreset | None
     table: list[tuple[int, bytes, bytes]]
     next_election_ms: int
+    liable_height: int
     attendance: AttendancePreset | None
     least_blocks: int
     counted: int
@@ -170,6 +176,8 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
         first = 0 if preset is None else era * preset.era_epochs
         return schedule.epoch_start_ms(session.preset, params.genesis_ms, first)
 
+    next_ms = 0 if preset is None else begin_ms(era_at(preset, totals.epoch) + 1)
+    counts_era = next(version for start, version in reversed(params.rules) if start <= totals.height + 1) >= COUNTS_ERA
     rows = []
     for key in everyone:
         bond = bonds.get(keys.bond_key(key), ValidatorBond)
@@ -192,7 +200,12 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
         upgrade=found.get(keys.UPGRADE, UpgradeRecord),
         preset=preset,
         table=entries,
-        next_election_ms=0 if preset is None else begin_ms(era_at(preset, totals.epoch) + 1),
+        next_election_ms=next_ms,
+        liable_height=(
+            last_height(session.preset, totals.height + 1, next_ms - totals.time_ms)
+            if counts_era
+            else totals.height + 1
+        ),
         attendance=judged,
         least_blocks=least_blocks(session.preset, preset) if judged is not None and preset is not None else 0,
         counted=0 if attendance is None else totals.height - attendance.since_height,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from freehold.base.amounts import MAX_AMOUNT
 from freehold.base.limits import ID_BYTES, SIGNATURE_BYTES
+from freehold.base.presets import Preset
 from freehold.crypto.ecvrf import is_valid_key
 from freehold.crypto.hashing import sha256
 from freehold.ledger import keys, schedule
@@ -32,7 +33,7 @@ from freehold.ledger.transactions import (
     WithdrawBond,
     validator_possession_bytes,
 )
-from freehold.ledger.validator_sets import newest_members
+from freehold.ledger.validator_sets import EFFECT_DELAY, newest_members
 
 BOND_VERSION: Final = 1
 ADDRESS_VERSION: Final = 1
@@ -177,8 +178,38 @@ def _own_bond(ctx: Context, tx: Tx, validator: bytes) -> ValidatorBond | Code:
     return bond if bond.owner == tx.sender else Code.NOT_OWNER
 
 
+def process_withdraw_bond_2(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
+    """Begin to take tokens back, by rule-set 2: their blocks count from here."""
+    return _withdraw(ctx, tx, body, ctx.height)
+
+
 def process_withdraw_bond(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
-    """Begin to take tokens back: all of them, or so much that the least bond stays."""
+    """Begin to take tokens back: all of them, or so much that the least bond stays.
+
+    Their blocks count from the last one for which the sitting set may vote, as their time does.
+    """
+    elections = ctx.state.need(keys.ELECTIONS, Elections)
+    return _withdraw(ctx, tx, body, last_height(ctx.preset, ctx.height, era_end_ms(ctx, elections) - ctx.time_ms))
+
+
+def last_height(preset: Preset, height: int, left_ms: int) -> int:
+    """Give a height that no set elected for the present era votes above, however fast blocks are made.
+
+    Args:
+        preset: of the ledger.
+        height: of the present block.
+        left_ms: from its time to the end of the era.
+    """
+    return height + schedule.most_blocks(preset, max(0, left_ms)) + EFFECT_DELAY
+
+
+def era_end_ms(ctx: Context, elections: Elections) -> int:
+    """Give the end of the present era."""
+    epoch = (elections.era + 1) * preset_of(elections).era_epochs
+    return schedule.epoch_start_ms(ctx.preset, ctx.genesis_ms, epoch)
+
+
+def _withdraw(ctx: Context, tx: Tx, body: WithdrawBond, since_height: int) -> Code:
     bond = _own_bond(ctx, tx, body.validator)
     if isinstance(bond, Code):
         return bond
@@ -192,8 +223,8 @@ def process_withdraw_bond(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
     if 0 < left < preset.min_bond:
         return Code.BOND_TOO_LOW
     # it backs the power of the sitting set until the next election
-    era_end = schedule.epoch_start_ms(ctx.preset, ctx.genesis_ms, (elections.era + 1) * preset.era_epochs)
-    part = Unbonding(body.amount, max(ctx.time_ms, era_end) + preset.unbonding_ms, ctx.height + preset.unbonding_blocks)
+    since_ms = max(ctx.time_ms, era_end_ms(ctx, elections))
+    part = Unbonding(body.amount, since_ms + preset.unbonding_ms, since_height + preset.unbonding_blocks)
     bond = replace(bond, stake=left, unbonding=[*bond.unbonding, part], is_listed=bond.is_listed and left > 0)
     ctx.state.put(keys.bond_key(body.validator), bond)
     table = ctx.state.need(keys.CANDIDATES, Candidates)

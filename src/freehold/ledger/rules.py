@@ -115,7 +115,7 @@ _RULES_2 = RuleSet(
         **_RULES_1.processes,
         transactions.Bond: bonds.process_bond,
         transactions.AddBond: bonds.process_add_bond,
-        transactions.WithdrawBond: bonds.process_withdraw_bond,
+        transactions.WithdrawBond: bonds.process_withdraw_bond_2,
         transactions.ReleaseBond: bonds.process_release_bond,
         transactions.ClaimFees: bonds.process_claim_fees,
     },
@@ -125,7 +125,11 @@ _RULES_3 = RuleSet(
     version=3,
     begin=_begin_3,
     end=_end_2,
-    processes={**_RULES_2.processes, transactions.Rejoin: bonds.process_rejoin},
+    processes={
+        **_RULES_2.processes,
+        transactions.WithdrawBond: bonds.process_withdraw_bond,
+        transactions.Rejoin: bonds.process_rejoin,
+    },
 )
 
 RULE_SETS = {rules.version: rules for rules in (_RULES_1, _RULES_2, _RULES_3)}

@@ -40,6 +40,11 @@ def ticks_per_epoch(preset: Preset) -> int:
     return -(-preset.epoch_ms // preset.tick_ms)
 
 
+def most_blocks(preset: Preset, span_ms: int) -> int:
+    """Give the most blocks that a span of block time holds: the engine waits half a tick at least after each."""
+    return -(-2 * span_ms // preset.tick_ms)
+
+
 def tick_at(preset: Preset, genesis_ms: int, time_ms: int) -> int:
     """Give the tick, within its epoch, of an instant."""
     return (time_ms - genesis_ms) % preset.epoch_ms // preset.tick_ms

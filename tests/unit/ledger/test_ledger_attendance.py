@@ -170,8 +170,8 @@ def test_an_ended_bond_is_no_longer_out(grid: Grid) -> None:
     next_era(grid)
     grid.ok(operator, WithdrawBond(idle.public, 200 * TOKEN))
     grid.block(dt=ERA_MS + ELECTED.unbonding_ms)
-    for _ in range(5):
-        grid.block()
+    while grid.height + 1 < bond_of(grid, idle).unbonding[0].due_height:
+        grid.block(dt=1)
     grid.ok(operator, ReleaseBond(idle.public))
     assert keys.bond_key(idle.public) not in grid.state
     assert record(grid).absent == []

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from ledger_grid import FEE, GENESIS_MS, Grid, Key, verify
 from msgspec.structs import replace
-from validators_grid import ELECTED, ERA_MS, bond_of, join, make_grid, next_era, powers
+from validators_grid import ELECTED, ERA_MS, bond_of, fault, join, make_grid, next_era, powers
 
 from freehold.base.amounts import MAX_AMOUNT, TOKEN
 from freehold.ledger import keys
@@ -103,6 +103,8 @@ def test_what_is_withdrawn_stays_liable_from_the_end_of_the_era(grid: Grid) -> N
     assert grid.run(operator, ReleaseBond(validator.public)) == Code.NOTHING_DUE
     next_era(grid)
     assert validator.public not in powers(grid)
+    while grid.height + 2 < bond_of(grid, validator).unbonding[0].due_height:
+        grid.block(dt=1)
     before = grid.balance(operator.public)
     assert grid.run(operator, ReleaseBond(validator.public), dt=due - grid.now - 1) == Code.NOTHING_DUE
     earned = bond_of(grid, validator).earned
@@ -120,6 +122,24 @@ def test_a_halt_does_not_release_what_evidence_can_still_reach(grid: Grid) -> No
     assert grid.run(operator, ReleaseBond(validator.public), dt=10 * ELECTED.unbonding_ms) == Code.NOTHING_DUE
     while grid.height + 1 < due.due_height:
         grid.block(dt=100)
+    assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
+
+
+def test_a_halt_at_the_end_of_an_era_releases_nothing_of_what_backed_it(grid: Grid) -> None:
+    """Withdrawn in an era's first blocks, equivocated in its last one, halted until the time is over."""
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN))
+    due = bond_of(grid, validator).unbonding[0]
+    pause_ms = grid.preset.tick_ms // 2
+    while grid.now + pause_ms < GENESIS_MS + ERA_MS:  # as fast as the engine goes
+        grid.block(dt=pause_ms)
+    at, time_ms = grid.height, grid.now
+    assert at > ELECTED.unbonding_blocks + 2  # counted from the withdrawal, all of it would be due
+    assert grid.run(operator, ReleaseBond(validator.public), dt=due.due_ms - grid.now) == Code.NOTHING_DUE
+    grid.block(dt=1, faults=[fault(grid, validator, height=at, time_ms=time_ms)])
+    assert bond_of(grid, validator).unbonding[0].amount == 200 * TOKEN * 95 // 100
+    while grid.height + 1 < due.due_height:
+        grid.block(dt=1)
     assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
 
 

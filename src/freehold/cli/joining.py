@@ -170,16 +170,21 @@ def _document(own: OperatorHome, source: str, digest: bytes | None) -> bytes:
     if "://" in source:
         say(f"asking {source} for its genesis")
         return asyncio.run(fetch_genesis(source, digest))
-    path = Path(source) if source else own.genesis_path
+    hint = "give the chain's document: --genesis FILE, or --genesis URL --digest SHA256"
+    return read_document(Path(source) if source else own.genesis_path, hint)
+
+
+def read_document(path: Path, hint: str) -> bytes:
+    """Read a genesis document, and of a longer file than it may be no more than shows that.
+
+    Raises:
+        InvalidInputError: `missing_file`, with the hint.
+    """
     try:
         with path.open("rb") as file:
             return file.read(MAX_GENESIS_BYTES + 1)
     except OSError as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error.strerror}",
-            code="missing_file",
-            hint="give the chain's document: --genesis FILE, or --genesis URL --digest SHA256",
-        ) from None
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}", code="missing_file", hint=hint) from None
 
 
 def _write(own: OperatorHome, ready: _Plan, name: str, address: str, listen: str, trust: str) -> None:

@@ -20,7 +20,7 @@ from freehold.consensus.comet.operators import Card, OperatorHome, read_card
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
-from freehold.light.genesis import MAX_GENESIS_BYTES, parse_genesis
+from freehold.light.genesis import parse_genesis
 from freehold.light.headers import header_hash
 from freehold.rpc.config import load_home, parse_address
 from freehold.rpc.main import run_home
@@ -43,6 +43,7 @@ app.command(snapshots.app)
 app.command(snapshots.rollback)
 
 FIRST_BOND = 1_000 * TOKEN  # of each founder that names an owner, unless the least bond is higher
+NO_DOCUMENT = "give the genesis.json that another operator made; without --genesis a new chain is founded"
 
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 
@@ -146,7 +147,7 @@ def init(
     cards = [read_card(path) for path in operators or []]
     document = None
     if genesis is not None or own.genesis_path.exists():
-        document = _read_document(genesis or own.genesis_path)
+        document = joining.read_document(genesis or own.genesis_path, NO_DOCUMENT)
         parse_genesis(document)
     if document is not None and (chain_id or faucet is not None or preset is not None):
         raise InvalidInputError(
@@ -200,18 +201,6 @@ class _Chain(msgspec.Struct, frozen=True):
         bonds = bonds_of(cards, amount)
         state = app_state_document(PRESETS[self.preset], [], [], faucet=self.faucet, elections=elections, bonds=bonds)
         return genesis_of(cards, self.chain_id, state)
-
-
-def _read_document(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_GENESIS_BYTES + 1)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error.strerror}",
-            code="missing_file",
-            hint="give the genesis.json that another operator made; without --genesis a new chain is founded",
-        ) from None
 
 
 @app.command

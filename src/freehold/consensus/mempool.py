@@ -9,7 +9,7 @@ holds each sender's nonces from its next one on, without gaps. Spec: docs/spec/e
 """
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
@@ -238,7 +238,8 @@ class Mempool:
                 left = Room(left.txs - 1, left.bytes - entry.size)
                 chosen.append(entry)
                 offer(self._follower(entry))  # also in a lane before this one, which goes next then
-            waiting.extend(passed)  # in order, and so a heap
+            waiting = passed
+            heapify(waiting)  # a follower in an earlier lane may have come late
         return chosen
 
     def remove_committed(self, tx_ids: Iterable[bytes], height: int) -> list[Dropped]:

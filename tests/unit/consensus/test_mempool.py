@@ -170,3 +170,12 @@ def test_a_full_lane_takes_nobody_over() -> None:
         pool.add(name.encode(), b"x", user(name, 0, 60), 1)
     assert [gone.id for gone in pool.add(b"d", b"x", user("d", 0, 60), 1)] == [b"a"]  # a user's still
     assert len(pool) == 7
+
+
+def test_what_found_no_room_in_its_share_goes_on_by_lane_also_where_it_was_offered_late() -> None:
+    pool = Mempool(max_txs=100, max_bytes=1 << 20)
+    pool.add(b"a0", bytes(500), user("a", 0, 90), 0)  # more than a share of users
+    pool.add(b"b0", b"x", user("b", 0, 50), 0)
+    pool.add(b"b1", bytes(400), replace(user("b", 1, 1), lane=Lane.GOVERNANCE), 0)  # more than a share of governance
+    chosen = pool.select(1, max_txs=10, max_bytes=600)  # room for one of the two
+    assert [entry.id for entry in chosen] == [b"b0", b"b1"]

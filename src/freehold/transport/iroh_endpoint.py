@@ -7,18 +7,18 @@ Runs on plain asyncio; the binding's own runtime has its threads in Rust and wak
 
 import asyncio
 import contextlib
-import socket
+import logging
 from collections import deque
-from pathlib import Path
 from typing import Any, Self
 
 import iroh
 
 from freehold.base.errors import InvalidInputError, LocalProtocolError, check
 from freehold.transport import iroh_patch
-from freehold.transport.addresses import any_port, bind_addresses, family, parse_address
+from freehold.transport.addresses import any_port, family, parse_address
 from freehold.transport.errors import ConnectionLostError, TimedOutError, WrongKeyError, timed_out
-from freehold.transport.iroh_faults import connection_error, dial_error
+from freehold.transport.iroh_bind import close_endpoint, open_endpoint
+from freehold.transport.iroh_faults import FAULTS, connection_error, dial_error, is_dead_endpoint
 from freehold.transport.iroh_stream import Stream, look_at
 from freehold.transport.ports import MAX_STREAMS, NODE_ID_BYTES
 
@@ -27,10 +27,12 @@ MAX_HANDSHAKES = 64  # incoming handshakes at a time; more are dropped without a
 RETRY_ABOVE_HANDSHAKES = 16  # above this the sender must first show that its address is its own
 MAX_WAITING = 64  # connections waiting for `accept`; more are closed
 HANDSHAKE_TIMEOUT_MS = 5_000
-CLOSE_TIMEOUT_MS = 500
 MAX_SPARES_AT_ONCE = 4
+RENEWAL_PAUSE_S = 0.05  # before a dead endpoint is opened again; doubled at each failure
+MAX_RENEWAL_PAUSE_S = 2.0
 _BUSY_CODE = 2
 _BYE_CODE = 0
+_log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -63,7 +65,7 @@ class Connection:
         """Open a stream; the peer sees it with the first byte written."""
         try:
             return Stream(await self._inner.open_bi())
-        except iroh.IrohError as error:
+        except FAULTS as error:
             raise connection_error(error) from None
 
     async def accept_stream(self) -> Stream:
@@ -79,7 +81,7 @@ class Connection:
             raise ConnectionLostError("the connection was closed", code="connection_lost")
         try:
             return Stream(task.result())
-        except iroh.IrohError as error:
+        except FAULTS as error:
             raise connection_error(error) from None
 
     def close(self, code: int, reason: str) -> None:
@@ -94,10 +96,12 @@ class Connection:
 class Endpoint:
     """A local endpoint with a key of its own; see `ports.EndpointPort`. Made by `create`."""
 
-    def __init__(self, inner: iroh.Endpoint, seed: bytes, bind: list[str]) -> None:
+    def __init__(self, inner: iroh.Endpoint, seed: bytes, bind: list[str], alpns: list[str]) -> None:
         self._inner = inner
+        self._renewed = asyncio.Event()
         self._seed = seed
         self._bind = bind
+        self._alpns = alpns
         self._node_id = bytes(inner.id().to_bytes())
         families = {family(text) for text in bind}
         self._addresses = [str(text) for text in inner.bound_sockets() if family(text) in families]
@@ -105,9 +109,10 @@ class Endpoint:
         self._spares: set[asyncio.Task[None]] = set()
         self._waiting: deque[Connection] = deque()
         self._arrived = asyncio.Event()
-        self._acceptor: asyncio.Task[None] | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._acceptor = asyncio.ensure_future(self._accept_loop())
+        self._acceptor.add_done_callback(lambda task: self._arrived.set())
 
     @classmethod
     async def create(cls, secret_seed: bytes, bind: list[str], alpns: list[str]) -> Self:
@@ -126,8 +131,8 @@ class Endpoint:
         check(len(secret_seed) == NODE_ID_BYTES, "secret_seed_is_32_bytes")
         iroh_patch.apply()
         iroh_patch.self_check()
-        inner = await _bind(secret_seed, bind, alpns)
-        return cls(inner, secret_seed, bind)
+        inner = await open_endpoint(secret_seed, bind, alpns)
+        return cls(inner, secret_seed, bind, alpns)
 
     @property
     def node_id(self) -> bytes:
@@ -167,14 +172,18 @@ class Endpoint:
             raise
 
     async def _connect(self, target: iroh.EndpointId, addresses: list[str], alpn: str, timeout_ms: int) -> Connection:
-        address = iroh.EndpointAddr(target, None, addresses)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                return Connection(await self._inner.connect(address, alpn.encode("ascii")))
+                while True:
+                    inner = self._inner
+                    try:
+                        return await _dial(inner, target, addresses, alpn)
+                    except FAULTS as error:
+                        if not is_dead_endpoint(error):
+                            raise dial_error(error, str(target)) from None
+                    await self._renewal(inner)
         except TimeoutError:
             raise timed_out(f"connecting to {str(target)[:16]}", timeout_ms) from None
-        except iroh.IrohError as error:
-            raise dial_error(error, str(target)) from None
 
     async def _connect_afresh(self, target: iroh.EndpointId, address: str, alpn: str, timeout_ms: int) -> Connection:
         """Connect from a new endpoint that has never heard of `target`.
@@ -183,13 +192,18 @@ class Endpoint:
         any answers with another key: one stale address would hide the node behind its new one.
         """
         async with self._spare_slots:
-            spare = await _bind(self._seed, any_port(self._bind), [])
+            spare = await open_endpoint(self._seed, any_port(self._bind), [])
             connection: Connection | None = None
             try:
-                connection = await Endpoint(spare, self._seed, self._bind)._connect(target, [address], alpn, timeout_ms)
+                async with asyncio.timeout(timeout_ms / 1000):
+                    connection = await _dial(spare, target, [address], alpn)
+            except TimeoutError:
+                raise timed_out(f"connecting to {address}", timeout_ms) from None
+            except FAULTS as error:
+                raise dial_error(error, str(target)) from None
             finally:
                 if connection is None:
-                    await _close_inner(spare)
+                    await close_endpoint(spare)
         task = asyncio.ensure_future(_close_after(connection, spare))
         self._spares.add(task)
         task.add_done_callback(self._spares.discard)
@@ -197,11 +211,11 @@ class Endpoint:
 
     async def accept(self) -> Connection:
         """Return the next connection whose handshake is complete; a cancelled call loses none."""
-        if self._acceptor is None and not self._closed:
-            self._acceptor = asyncio.ensure_future(self._accept_loop())
         while not self._waiting:
             if self._closed:
                 raise _endpoint_closed()
+            if self._acceptor.done():
+                self._acceptor.result()
             self._arrived.clear()
             await self._arrived.wait()
         return self._waiting.popleft()
@@ -211,30 +225,61 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
-        tasks = [task for task in (self._acceptor, *self._handshakes, *self._spares) if task is not None]
+        tasks = [self._acceptor, *self._handshakes, *self._spares]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.wait(tasks)
         while self._waiting:
             self._waiting.popleft().close(_BYE_CODE, "closing")
         self._arrived.set()
-        await _close_inner(self._inner)
+        self._renewed.set()
+        await close_endpoint(self._inner)
 
     async def _accept_loop(self) -> None:
         while True:
-            incoming = await self._inner.accept_next()
+            incoming = await _next_incoming(self._inner)
             if incoming is None:
-                return
+                await self._renew()
+                continue
             task = asyncio.ensure_future(self._handshake(incoming, len(self._handshakes)))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
+    async def _renew(self) -> None:
+        """Open the binding's endpoint again: it serves no more, and says so only by accepting nothing.
+
+        It dies with its socket. At every change of the machine's links the binding closes its sockets and binds them
+        anew, once; a process forked in that moment still holds the port, and with that the endpoint is lost
+        (docs/spec/transport.md, "Sharp edges").
+        """
+        _log.warning("the endpoint died; opening it again at %s", ", ".join(self._addresses))
+        await close_endpoint(self._inner)
+        wanted = self._addresses if self._alpns else any_port(self._bind)
+        pause_s = RENEWAL_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                self._inner = await open_endpoint(self._seed, wanted, self._alpns)
+            except LocalProtocolError as error:
+                pause_s = min(2 * pause_s, MAX_RENEWAL_PAUSE_S)
+                _log.warning("the endpoint cannot be opened again, next try in %.2f s: %s", pause_s, error.message)
+            else:
+                break
+        self._renewed.set()
+        self._renewed = asyncio.Event()
+
+    async def _renewal(self, dead: iroh.Endpoint) -> None:
+        """Wait until another endpoint has taken the place of `dead`."""
+        while self._inner is dead:
+            if self._closed:
+                raise _endpoint_closed()
+            await self._renewed.wait()
+
     async def _handshake(self, incoming: iroh.Incoming, others: int) -> None:
         """Complete one handshake; whatever a stranger sends here ends only itself."""
-        with contextlib.suppress(TimeoutError, iroh.IrohError):
+        with contextlib.suppress(TimeoutError, *FAULTS):
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_MS / 1000):
-                if others >= MAX_HANDSHAKES:
+                if others >= MAX_HANDSHAKES or not self._alpns:
                     await incoming.ignore()
                     return
                 if others >= RETRY_ABOVE_HANDSHAKES and not await incoming.remote_addr_validated():
@@ -248,38 +293,23 @@ class Endpoint:
             self._arrived.set()
 
 
-async def _bind(seed: bytes, bind: list[str], alpns: list[str]) -> iroh.Endpoint:
-    wanted = bind_addresses(bind)
-    builder: Any = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]
-    builder.apply_minimal()
-    builder.relay_mode(iroh.RelayMode.disabled())
-    builder.secret_key(bytes(seed))
-    builder.alpns([alpn.encode("ascii") for alpn in alpns])
+async def _dial(inner: iroh.Endpoint, target: iroh.EndpointId, addresses: list[str], alpn: str) -> Connection:
+    return Connection(await inner.connect(iroh.EndpointAddr(target, None, addresses), alpn.encode("ascii")))
+
+
+async def _next_incoming(inner: iroh.Endpoint) -> iroh.Incoming | None:
+    """The next handshake that begins, or None when the endpoint is dead."""
     try:
-        for address in [*wanted.values(), *_loopback_for_missing(wanted)]:
-            builder.bind_addr(address)
-        inner: iroh.Endpoint = await builder.bind()
-        return inner
-    except iroh.IrohError as error:
-        raise LocalProtocolError(
-            f"cannot bind {', '.join(bind)}: {error.message().splitlines()[0]}",
-            code="bind_failed",
-            hint="is another process on that port, or is the address not on this machine?",
-        ) from None
-
-
-async def _close_inner(inner: iroh.Endpoint) -> None:
-    # The binding waits up to 3 s for peers that are gone; they learn of it by their own heartbeat.
-    with contextlib.suppress(TimeoutError, iroh.IrohError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
-            await inner.close()
+        return await inner.accept_next()
+    except FAULTS:
+        return None
 
 
 async def _close_after(connection: Connection, spare: iroh.Endpoint) -> None:
     try:
         await connection.closed()
     finally:
-        await _close_inner(spare)
+        await close_endpoint(spare)
 
 
 def _endpoint_closed() -> ConnectionLostError:
@@ -299,38 +329,5 @@ def _target(node_id: bytes, addresses: list[str]) -> iroh.EndpointId:
         parse_address(address)
     try:
         return iroh.EndpointId.from_bytes(bytes(node_id))
-    except iroh.IrohError:
+    except FAULTS:
         raise InvalidInputError(f"{node_id.hex()[:16]}.. is not a public key", code="bad_id") from None
-
-
-def _loopback_for_missing(wanted: dict[int, str]) -> list[str]:
-    """Loopback addresses for the families that were not named; without them the binding opens a wildcard socket."""
-    families = {4: (socket.AF_INET, "127.0.0.1", "0.0.0.0"), 6: (socket.AF_INET6, "::1", "::")}  # noqa: S104
-    result = []
-    for version, (kind, loopback, wildcard) in families.items():
-        if version in wanted:
-            continue
-        if _can_bind(kind, loopback):
-            result.append(f"[{loopback}]:0" if version == 6 else f"{loopback}:0")
-        elif _can_bind(kind, wildcard) and not (version == 6 and _is_ipv6_off()):
-            raise LocalProtocolError(
-                f"{loopback} is not there, and without it a wildcard socket would be opened",
-                code="no_loopback",
-                hint="bring the loopback interface up: ip link set lo up",
-            )
-    return result
-
-
-def _can_bind(kind: socket.AddressFamily, host: str) -> bool:
-    try:
-        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except OSError:
-        return False
-    return True
-
-
-def _is_ipv6_off() -> bool:
-    """Whether the machine has IPv6 switched off: a wildcard socket can be opened, but nobody reaches it."""
-    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
-    return switch.exists() and switch.read_text().strip() == "1"

@@ -3,21 +3,38 @@
 import re
 
 import iroh
+from iroh.iroh_ffi import InternalError
 
 from freehold.base.errors import FreeholdError, LocalProtocolError, RemoteProtocolError, UnreachableError
 from freehold.transport.errors import ConnectionLostError, StreamResetError, WrongKeyError
+
+# What a call of the binding may raise: its own error, or what is left of a panic in Rust.
+FAULTS = (iroh.IrohError, InternalError)
+
+Fault = iroh.IrohError | InternalError
 
 _STREAM_END = re.compile(r"(Reset|Stopped)\((\d{1,20})\)")
 _CLOSED_STREAM = "ClosedStream"
 
 
-def dial_error(error: iroh.IrohError, node: str) -> FreeholdError:
+def words(error: Fault) -> str:
+    """What the binding says."""
+    return error.message() if isinstance(error, iroh.IrohError) else str(error) or "the library failed"
+
+
+def is_dead_endpoint(error: Fault) -> bool:
+    """Whether a dial failed because the endpoint that dials serves no more: dead, or closed to be opened again."""
+    text = words(error)
+    return "endpoint stopping" in text or "Endpoint is closed" in text
+
+
+def dial_error(error: Fault, node: str) -> FreeholdError:
     """Tell why dialling `node` (hex) failed.
 
     A node that answers with another key fails the TLS check of the key that was dialled; rustls calls every such
     failure an invalid peer certificate.
     """
-    text = error.message()
+    text = words(error)
     if "invalid peer certificate" in text:
         return WrongKeyError(
             f"whoever answered does not hold the key {node[:16]}..",
@@ -37,14 +54,14 @@ def dial_error(error: iroh.IrohError, node: str) -> FreeholdError:
     )
 
 
-def connection_error(error: iroh.IrohError) -> FreeholdError:
+def connection_error(error: Fault) -> FreeholdError:
     """The error for an operation on a connection that failed."""
-    return ConnectionLostError(f"the connection ended: {_last_line(error.message())}", code="connection_lost")
+    return ConnectionLostError(f"the connection ended: {_last_line(words(error))}", code="connection_lost")
 
 
-def stream_error(error: iroh.IrohError) -> FreeholdError:
+def stream_error(error: Fault) -> FreeholdError:
     """The error for an operation on a stream that failed."""
-    text = error.message()
+    text = words(error)
     match = _STREAM_END.search(text)
     if match is not None:
         verb = "reset the stream" if match[1] == "Reset" else "does not read on"

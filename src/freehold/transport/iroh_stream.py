@@ -15,7 +15,7 @@ import iroh
 from freehold.base.errors import LocalProtocolError, RemoteProtocolError, check
 from freehold.base.limits import KIB
 from freehold.transport.errors import StreamResetError
-from freehold.transport.iroh_faults import stream_error
+from freehold.transport.iroh_faults import FAULTS, stream_error
 
 MIN_READ_BYTES = 16 * KIB  # asked of the binding at a time, by a stream that carries little
 MAX_READ_BYTES = 256 * KIB  # and by one that carries much; also the most that is buffered beyond what was asked for
@@ -78,7 +78,7 @@ class Stream:
         self._write_ended = True
         try:
             await self._send.finish()
-        except iroh.IrohError as error:
+        except FAULTS as error:
             raise stream_error(error) from None
 
     async def reset(self, code: int) -> None:
@@ -113,7 +113,7 @@ class Stream:
             raise self._broken or StreamResetError("reading was stopped")
         try:
             data = task.result()
-        except iroh.IrohError as error:
+        except FAULTS as error:
             self._read_ended = True
             raise self._remember(stream_error(error)) from None
         if len(data) == self._read_bytes:
@@ -143,7 +143,7 @@ class Stream:
             raise self._broken or StreamResetError("writing was stopped")
         try:
             task.result()
-        except iroh.IrohError as error:
+        except FAULTS as error:
             self._write_ended = True
             raise stream_error(error) from None
 
@@ -184,7 +184,7 @@ class Stream:
     @staticmethod
     async def _end(action: Coroutine[Any, Any, None]) -> None:
         # A direction that has already ended has nothing left to end.
-        with contextlib.suppress(iroh.IrohError):
+        with contextlib.suppress(*FAULTS):
             await action
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freehold.base.errors import InvalidInputError, LocalProtocolError
-from freehold.transport import iroh_endpoint
+from freehold.transport import iroh_bind, iroh_endpoint
 from freehold.transport.iroh_endpoint import Endpoint
 
 
@@ -47,15 +47,15 @@ def test_bad_bind_addresses(bind: list[str]) -> None:
 def test_a_machine_without_loopback_is_told_and_one_without_ipv6_is_not_bothered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(iroh_endpoint, "_can_bind", lambda family, host: host in ("::", "0.0.0.0"))  # noqa: S104
+    monkeypatch.setattr(iroh_bind, "_can_bind", lambda family, host: host in ("::", "0.0.0.0"))  # noqa: S104
     with pytest.raises(LocalProtocolError) as caught:
         asyncio.run(Endpoint.create(os.urandom(32), ["127.0.0.1:0"], []))
     assert caught.value.code == "no_loopback"
-    monkeypatch.setattr(iroh_endpoint, "_is_ipv6_off", lambda: True)
-    assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
-    monkeypatch.setattr(iroh_endpoint, "_is_ipv6_off", lambda: False)
-    monkeypatch.setattr(iroh_endpoint, "_can_bind", lambda family, host: False)
-    assert iroh_endpoint._loopback_for_missing({4: "127.0.0.1:0"}) == []
+    monkeypatch.setattr(iroh_bind, "_is_ipv6_off", lambda: True)
+    assert iroh_bind._loopback_for_missing({4: "127.0.0.1:0"}) == []
+    monkeypatch.setattr(iroh_bind, "_is_ipv6_off", lambda: False)
+    monkeypatch.setattr(iroh_bind, "_can_bind", lambda family, host: False)
+    assert iroh_bind._loopback_for_missing({4: "127.0.0.1:0"}) == []
 
 
 class Incoming:

@@ -1,0 +1,77 @@
+"""Opens and closes the binding's endpoint, with no socket that was not asked for."""
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import iroh
+
+from freehold.base.errors import LocalProtocolError
+from freehold.transport.addresses import bind_addresses
+from freehold.transport.iroh_faults import FAULTS, words
+
+CLOSE_TIMEOUT_MS = 500
+
+
+async def open_endpoint(seed: bytes, bind: list[str], alpns: list[str]) -> iroh.Endpoint:
+    """Open an endpoint of the binding; arguments and errors as of `iroh_endpoint.Endpoint.create`."""
+    wanted = bind_addresses(bind)
+    builder: Any = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]
+    builder.apply_minimal()
+    builder.relay_mode(iroh.RelayMode.disabled())
+    builder.secret_key(bytes(seed))
+    builder.alpns([alpn.encode("ascii") for alpn in alpns])
+    try:
+        for address in [*wanted.values(), *_loopback_for_missing(wanted)]:
+            builder.bind_addr(address)
+        inner: iroh.Endpoint = await builder.bind()
+        return inner
+    except FAULTS as error:
+        raise LocalProtocolError(
+            f"cannot bind {', '.join(bind)}: {words(error).splitlines()[0]}",
+            code="bind_failed",
+            hint="is another process on that port, or is the address not on this machine?",
+        ) from None
+
+
+async def close_endpoint(inner: iroh.Endpoint) -> None:
+    """Close an endpoint of the binding within half a second."""
+    # The binding waits up to 3 s for peers that are gone; they learn of it by their own heartbeat.
+    with contextlib.suppress(TimeoutError, *FAULTS):
+        async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
+            await inner.close()
+
+
+def _loopback_for_missing(wanted: dict[int, str]) -> list[str]:
+    """Loopback addresses for the families that were not named; without them the binding opens a wildcard socket."""
+    families = {4: (socket.AF_INET, "127.0.0.1", "0.0.0.0"), 6: (socket.AF_INET6, "::1", "::")}  # noqa: S104
+    result = []
+    for version, (kind, loopback, wildcard) in families.items():
+        if version in wanted:
+            continue
+        if _can_bind(kind, loopback):
+            result.append(f"[{loopback}]:0" if version == 6 else f"{loopback}:0")
+        elif _can_bind(kind, wildcard) and not (version == 6 and _is_ipv6_off()):
+            raise LocalProtocolError(
+                f"{loopback} is not there, and without it a wildcard socket would be opened",
+                code="no_loopback",
+                hint="bring the loopback interface up: ip link set lo up",
+            )
+    return result
+
+
+def _can_bind(kind: socket.AddressFamily, host: str) -> bool:
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _is_ipv6_off() -> bool:
+    """Whether the machine has IPv6 switched off: a wildcard socket can be opened, but nobody reaches it."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "1"

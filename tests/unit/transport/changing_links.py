@@ -1,0 +1,129 @@
+"""Run in a network namespace of its own: two endpoints while the machine's links change; prints one JSON object."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from freehold.transport.errors import ConnectionLostError
+from freehold.transport.iroh_endpoint import Endpoint
+from freehold.transport.ports import StreamPort
+
+ALPN = "freehold/test/1"
+WAIT_S = 10.0
+DIED = "the endpoint died"
+REFUSED = "cannot be opened again"
+
+
+class Told(logging.Handler):
+    """Keeps what the endpoints log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._more = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._more.set()
+
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self.lines)
+
+    async def until(self, words: str, count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while self.count(words) < count:
+                self._more.clear()
+                await self._more.wait()
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def hold_descriptors() -> tuple[int, int]:
+    """Fork a process that keeps every open socket, as one does between fork and exec. Returns its pid and its leash."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    return pid, write
+
+
+def inode_of_server() -> str:
+    """Which socket is bound to the server's port, as the kernel tells; empty for none."""
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return "".join(row[9] for row in rows if row[1].endswith(":11F8"))
+
+
+async def until_bound_anew(before: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while inode_of_server() in ("", before):  # noqa: ASYNC110 - the kernel wakes nobody for this
+            await asyncio.sleep(0.02)
+
+
+async def is_cut(stream: StreamPort) -> bool:
+    try:
+        await stream.read(1)
+    except ConnectionLostError:
+        return True
+    return False
+
+
+async def main(held: bool) -> None:
+    told = Told()
+    logging.getLogger("freehold.transport.iroh_endpoint").addHandler(told)
+    ip("link", "set", "lo", "up")
+    ip("link", "add", "outside", "type", "veth", "peer", "name", "wire")
+    ip("address", "add", "198.51.100.1/24", "dev", "outside")
+    ip("link", "set", "outside", "up")
+    ip("link", "set", "wire", "up")
+    server = await Endpoint.create(os.urandom(32), ["198.51.100.1:4600"], [ALPN])
+    client = await Endpoint.create(os.urandom(32), ["0.0.0.0:0"], [])
+    accepting = asyncio.ensure_future(server.accept())
+    connection = await client.dial(server.node_id, server.addresses, ALPN, 5_000)
+    stream = await connection.open()
+    await stream.write(b"!")
+    accepted = await (await accepting).accept_stream()
+    assert await accepted.read_exactly(1) == b"!"
+    waiting = [asyncio.ensure_future(is_cut(end)) for end in (stream, accepted)]
+    accepting = asyncio.ensure_future(server.accept())
+    before = inode_of_server()
+    holder = hold_descriptors() if held else None
+    ip("link", "add", "box", "type", "veth", "peer", "name", "inbox")
+    ip("address", "add", "198.18.0.1/24", "dev", "box")
+    ip("link", "set", "box", "up")
+    ip("link", "set", "inbox", "up")
+    result = {}
+    if holder is not None:
+        await told.until(DIED, 2)
+        await told.until(REFUSED, 2)  # also the first try of our own finds the port taken, and is not the last
+        result["cut"] = await asyncio.gather(*waiting)
+        dialling = asyncio.ensure_future(client.dial(server.node_id, server.addresses, ALPN, 8_000))
+        os.close(holder[1])
+        await asyncio.to_thread(os.waitpid, holder[0], 0)
+    else:
+        await until_bound_anew(before)
+        result["cut"] = [task.done() for task in waiting]
+        dialling = asyncio.ensure_future(client.dial(server.node_id, server.addresses, ALPN, 8_000))
+    connection = await dialling
+    again = await asyncio.wait_for(accepting, WAIT_S)
+    stream = await connection.open()
+    await stream.write(b"?")
+    result["heard"] = (await (await again.accept_stream()).read_exactly(1)).decode()
+    result["died"] = told.count(DIED)
+    result["same"] = [server.addresses == ["198.51.100.1:4600"], again.remote_id == client.node_id]
+    await client.close()
+    await server.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] == "held"))

@@ -47,13 +47,18 @@ class Validator:
     processes: list[subprocess.Popen[bytes]]
 
     def memory_mib(self) -> dict[str, float]:
-        """Proportional memory of each of its processes by name, in MiB."""
+        """Proportional memory of its processes by name, in MiB: what each holds itself, and `NAME's mapped files`.
+
+        Pages of mapped files (the application's database, programs, libraries) are the kernel's, which takes them back
+        when memory is short; the rest is the process's own.
+        """
         found: dict[str, float] = {}
         for pid in self._pids():
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            kib = sum(int(value) for value in re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE))
             name = Path(f"/proc/{pid}/comm").read_text().strip()
-            found[name] = found.get(name, 0.0) + kib / 1024
+            for what, field in ((name, "Pss_Anon|Pss_Shmem"), (f"{name}'s mapped files", "Pss_File")):
+                kib = sum(int(value) for value in re.findall(rf"^(?:{field}):\s+(\d+) kB", rollup, re.MULTILINE))
+                found[what] = found.get(what, 0.0) + kib / 1024
         return found
 
     def cpu_seconds(self) -> float:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ async def close_endpoint(inner: iroh.Endpoint) -> None:
     with contextlib.suppress(TimeoutError, *FAULTS):
         async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
             await inner.close()
+
+
+def is_bound(address: str) -> bool:
+    """Whether any socket of this network namespace is bound to an `ip:port`, as the kernel lists them (proc(5)).
+
+    Reading the list disturbs nobody: a socket bound for a look would hold the port at the wrong moment.
+    """
+    host, _, port = address.rpartition(":")
+    packed = ip_address(host.strip("[]")).packed
+    # Each 32-bit word of the address is printed as a number of this machine's byte order.
+    words_of = [packed[at : at + 4] for at in range(0, len(packed), 4)]
+    local = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words_of) + f":{int(port):04X}"
+    table = Path("/proc/self/net/udp6" if len(packed) == 16 else "/proc/self/net/udp")
+    return any(line.split(maxsplit=2)[1] == local for line in table.read_text().splitlines()[1:])
 
 
 def _loopback_for_missing(wanted: dict[int, str]) -> list[str]:

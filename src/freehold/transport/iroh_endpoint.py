@@ -17,7 +17,7 @@ from freehold.base.errors import InvalidInputError, LocalProtocolError, check
 from freehold.transport import iroh_patch
 from freehold.transport.addresses import any_port, family, parse_address
 from freehold.transport.errors import ConnectionLostError, TimedOutError, WrongKeyError, timed_out
-from freehold.transport.iroh_bind import close_endpoint, open_endpoint
+from freehold.transport.iroh_bind import close_endpoint, is_bound, open_endpoint
 from freehold.transport.iroh_faults import FAULTS, connection_error, dial_error, is_dead_endpoint
 from freehold.transport.iroh_stream import Stream, look_at
 from freehold.transport.ports import MAX_STREAMS, NODE_ID_BYTES
@@ -30,6 +30,7 @@ HANDSHAKE_TIMEOUT_MS = 5_000
 MAX_SPARES_AT_ONCE = 4
 RENEWAL_PAUSE_S = 0.05  # before a dead endpoint is opened again; doubled at each failure
 MAX_RENEWAL_PAUSE_S = 2.0
+LOOK_S = 2.0  # between two looks at whether the sockets are still there
 _BUSY_CODE = 2
 _BYE_CODE = 0
 _log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Endpoint:
         self._closed = False
         self._acceptor = asyncio.ensure_future(self._accept_loop())
         self._acceptor.add_done_callback(lambda task: self._arrived.set())
+        self._watcher = asyncio.ensure_future(self._watch_sockets())
 
     @classmethod
     async def create(cls, secret_seed: bytes, bind: list[str], alpns: list[str]) -> Self:
@@ -225,7 +227,7 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
-        tasks = [self._acceptor, *self._handshakes, *self._spares]
+        tasks = [self._acceptor, self._watcher, *self._handshakes, *self._spares]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -245,6 +247,14 @@ class Endpoint:
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
+    async def _watch_sockets(self) -> None:
+        """Close an endpoint that has lost a socket; an idle one does not notice, and nothing can reach it any more."""
+        while self._alpns:
+            await asyncio.sleep(LOOK_S)
+            inner = self._inner
+            if not all(is_bound(address) for address in self._addresses):
+                await close_endpoint(inner)
+
     async def _renew(self) -> None:
         """Open the binding's endpoint again: it serves no more, and says so only by accepting nothing.
 
@@ -255,16 +265,19 @@ class Endpoint:
         _log.warning("the endpoint died; opening it again at %s", ", ".join(self._addresses))
         await close_endpoint(self._inner)
         wanted = self._addresses if self._alpns else any_port(self._bind)
-        pause_s = RENEWAL_PAUSE_S
+        pause_s, told = RENEWAL_PAUSE_S, ""
         while True:
             await asyncio.sleep(pause_s)
             try:
                 self._inner = await open_endpoint(self._seed, wanted, self._alpns)
             except LocalProtocolError as error:
                 pause_s = min(2 * pause_s, MAX_RENEWAL_PAUSE_S)
-                _log.warning("the endpoint cannot be opened again, next try in %.2f s: %s", pause_s, error.message)
+                if error.message != told:
+                    _log.warning("the endpoint cannot be opened again yet, and is tried on: %s", error.message)
+                    told = error.message
             else:
                 break
+        _log.warning("the endpoint is open again")
         self._renewed.set()
         self._renewed = asyncio.Event()
 

@@ -13,6 +13,14 @@ FAULTS = (iroh.IrohError, InternalError)
 
 Fault = iroh.IrohError | InternalError
 
+# What a dial says on an endpoint whose driver ended (noq's `ConnectError`), whose actors did, or that was closed.
+_DEAD_ENDPOINT = (
+    "endpoint stopping",
+    "endpoint driver future was dropped",
+    "state actor stopped",
+    "Endpoint is closed",
+)
+
 _STREAM_END = re.compile(r"(Reset|Stopped)\((\d{1,20})\)")
 _CLOSED_STREAM = "ClosedStream"
 
@@ -25,7 +33,7 @@ def words(error: Fault) -> str:
 def is_dead_endpoint(error: Fault) -> bool:
     """Whether a dial failed because the endpoint that dials serves no more: dead, or closed to be opened again."""
     text = words(error)
-    return "endpoint stopping" in text or "Endpoint is closed" in text
+    return any(end in text for end in _DEAD_ENDPOINT)
 
 
 def dial_error(error: Fault, node: str) -> FreeholdError:

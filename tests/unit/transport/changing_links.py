@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from freehold.transport.errors import ConnectionLostError
@@ -13,6 +14,8 @@ from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.ports import StreamPort
 
 ALPN = "freehold/test/1"
+SERVER = "198.51.100.1:4600"
+SERVER_NET = "198.51.100.1/24"
 WAIT_S = 10.0
 DIED = "the endpoint died"
 REFUSED = "cannot be opened again"
@@ -68,6 +71,14 @@ async def until_bound_anew(before: str) -> None:
             await asyncio.sleep(0.02)
 
 
+def add_link() -> None:
+    """What the start of a container does to the node's namespace."""
+    ip("link", "add", "box", "type", "veth", "peer", "name", "inbox")
+    ip("address", "add", "198.18.0.1/24", "dev", "box")
+    ip("link", "set", "box", "up")
+    ip("link", "set", "inbox", "up")
+
+
 async def is_cut(stream: StreamPort) -> bool:
     try:
         await stream.read(1)
@@ -76,15 +87,40 @@ async def is_cut(stream: StreamPort) -> bool:
     return False
 
 
-async def main(held: bool) -> None:
+async def held(told: Told) -> None:
+    """A container's link comes while a process holds our descriptors."""
+    pid, leash = hold_descriptors()
+    add_link()
+    await told.until(DIED, 2)
+    await told.until(REFUSED, 1)  # also our own first try finds the port taken, and is not the last
+    os.close(leash)
+    await asyncio.to_thread(os.waitpid, pid, 0)
+
+
+async def gone(told: Told) -> None:
+    """The server's address leaves the machine and comes back, as when a lease of DHCP is renewed late."""
+    ip("address", "del", SERVER_NET, "dev", "outside")
+    await told.until(DIED, 1)
+    await told.until(REFUSED, 1)
+    ip("address", "add", SERVER_NET, "dev", "outside")
+
+
+async def free(told: Told) -> None:
+    """A container's link comes, and nobody forks."""
+    before = inode_of_server()
+    add_link()
+    await until_bound_anew(before)
+
+
+async def main(change: Callable[[Told], Awaitable[None]]) -> None:
     told = Told()
     logging.getLogger("freehold.transport.iroh_endpoint").addHandler(told)
     ip("link", "set", "lo", "up")
     ip("link", "add", "outside", "type", "veth", "peer", "name", "wire")
-    ip("address", "add", "198.51.100.1/24", "dev", "outside")
+    ip("address", "add", SERVER_NET, "dev", "outside")
     ip("link", "set", "outside", "up")
     ip("link", "set", "wire", "up")
-    server = await Endpoint.create(os.urandom(32), ["198.51.100.1:4600"], [ALPN])
+    server = await Endpoint.create(os.urandom(32), [SERVER], [ALPN])
     client = await Endpoint.create(os.urandom(32), ["0.0.0.0:0"], [])
     accepting = asyncio.ensure_future(server.accept())
     connection = await client.dial(server.node_id, server.addresses, ALPN, 5_000)
@@ -92,38 +128,28 @@ async def main(held: bool) -> None:
     await stream.write(b"!")
     accepted = await (await accepting).accept_stream()
     assert await accepted.read_exactly(1) == b"!"
-    waiting = [asyncio.ensure_future(is_cut(end)) for end in (stream, accepted)]
+    waiting = asyncio.ensure_future(is_cut(accepted))
     accepting = asyncio.ensure_future(server.accept())
-    before = inode_of_server()
-    holder = hold_descriptors() if held else None
-    ip("link", "add", "box", "type", "veth", "peer", "name", "inbox")
-    ip("address", "add", "198.18.0.1/24", "dev", "box")
-    ip("link", "set", "box", "up")
-    ip("link", "set", "inbox", "up")
-    result = {}
-    if holder is not None:
-        await told.until(DIED, 2)
-        await told.until(REFUSED, 2)  # also the first try of our own finds the port taken, and is not the last
-        result["cut"] = await asyncio.gather(*waiting)
-        dialling = asyncio.ensure_future(client.dial(server.node_id, server.addresses, ALPN, 8_000))
-        os.close(holder[1])
-        await asyncio.to_thread(os.waitpid, holder[0], 0)
-    else:
-        await until_bound_anew(before)
-        result["cut"] = [task.done() for task in waiting]
-        dialling = asyncio.ensure_future(client.dial(server.node_id, server.addresses, ALPN, 8_000))
-    connection = await dialling
+    changing = asyncio.ensure_future(change(told))
+    if change is not free:
+        await told.until(DIED, 1)
+    # begun while the endpoints are dead, or while nothing happens
+    redialled = await client.dial(server.node_id, server.addresses, ALPN, 8_000)
+    await changing
     again = await asyncio.wait_for(accepting, WAIT_S)
-    stream = await connection.open()
+    stream = await redialled.open()
     await stream.write(b"?")
-    result["heard"] = (await (await again.accept_stream()).read_exactly(1)).decode()
-    result["died"] = told.count(DIED)
-    result["same"] = [server.addresses == ["198.51.100.1:4600"], again.remote_id == client.node_id]
+    result = {
+        "heard": (await (await again.accept_stream()).read_exactly(1)).decode(),
+        "cut": waiting.done() and waiting.result(),
+        "died": told.count(DIED),
+        "same": [server.addresses == [SERVER], again.remote_id == client.node_id],
+    }
     await client.close()
     await server.close()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(waiting, return_exceptions=True)
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] == "held"))
+    asyncio.run(main({"held": held, "gone": gone, "free": free}[sys.argv[1]]))

@@ -38,11 +38,14 @@ async def open_endpoint(seed: bytes, bind: list[str], alpns: list[str]) -> iroh.
         ) from None
 
 
-async def close_endpoint(inner: iroh.Endpoint) -> None:
-    """Close an endpoint of the binding within half a second."""
-    # The binding waits up to 3 s for peers that are gone; they learn of it by their own heartbeat.
+async def close_endpoint(inner: iroh.Endpoint, timeout_ms: int = CLOSE_TIMEOUT_MS) -> None:
+    """Close an endpoint of the binding; it is given up after `timeout_ms`.
+
+    The binding waits up to 3 s for peers that are gone, which a program that ends need not: they learn of it by their
+    own heartbeat. Only one that was waited for has let go of its port.
+    """
     with contextlib.suppress(TimeoutError, *FAULTS):
-        async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
+        async with asyncio.timeout(timeout_ms / 1000):
             await inner.close()
 
 

@@ -30,6 +30,7 @@ HANDSHAKE_TIMEOUT_MS = 5_000
 MAX_SPARES_AT_ONCE = 4
 RENEWAL_PAUSE_S = 0.05  # before a dead endpoint is opened again; doubled at each failure
 MAX_RENEWAL_PAUSE_S = 2.0
+DEAD_CLOSE_TIMEOUT_MS = 10_000
 LOOK_S = 2.0  # between two looks at whether the sockets are still there
 _BUSY_CODE = 2
 _BYE_CODE = 0
@@ -100,6 +101,7 @@ class Endpoint:
     def __init__(self, inner: iroh.Endpoint, seed: bytes, bind: list[str], alpns: list[str]) -> None:
         self._inner = inner
         self._renewed = asyncio.Event()
+        self._renewing = asyncio.Lock()
         self._seed = seed
         self._bind = bind
         self._alpns = alpns
@@ -239,47 +241,52 @@ class Endpoint:
 
     async def _accept_loop(self) -> None:
         while True:
-            incoming = await _next_incoming(self._inner)
+            inner = self._inner
+            incoming = await _next_incoming(inner)
             if incoming is None:
-                await self._renew()
+                await self._renew(inner)
                 continue
             task = asyncio.ensure_future(self._handshake(incoming, len(self._handshakes)))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
     async def _watch_sockets(self) -> None:
-        """Close an endpoint that has lost a socket; an idle one does not notice, and nothing can reach it any more."""
+        """Find a listening endpoint that has lost a socket: an idle one does not notice, and nothing reaches it."""
         while self._alpns:
             await asyncio.sleep(LOOK_S)
             inner = self._inner
             if not all(is_bound(address) for address in self._addresses):
-                await close_endpoint(inner)
+                await self._renew(inner)
 
-    async def _renew(self) -> None:
+    async def _renew(self, dead: iroh.Endpoint) -> None:
         """Open the binding's endpoint again: it serves no more, and says so only by accepting nothing.
 
         It dies with its socket. At every change of the machine's links the binding closes its sockets and binds them
         anew, once; a process forked in that moment still holds the port, and with that the endpoint is lost
         (docs/spec/transport.md, "Sharp edges").
         """
-        _log.warning("the endpoint died; opening it again at %s", ", ".join(self._addresses))
-        await close_endpoint(self._inner)
+        async with self._renewing:
+            if self._inner is not dead:
+                return
+            _log.warning("the endpoint died; opening it again at %s", ", ".join(self._addresses))
+            await close_endpoint(dead, DEAD_CLOSE_TIMEOUT_MS)
+            self._inner = await self._open_again()
+            _log.warning("the endpoint is open again")
+            self._renewed.set()
+            self._renewed = asyncio.Event()
+
+    async def _open_again(self) -> iroh.Endpoint:
         wanted = self._addresses if self._alpns else any_port(self._bind)
         pause_s, told = RENEWAL_PAUSE_S, ""
         while True:
             await asyncio.sleep(pause_s)
             try:
-                self._inner = await open_endpoint(self._seed, wanted, self._alpns)
+                return await open_endpoint(self._seed, wanted, self._alpns)
             except LocalProtocolError as error:
                 pause_s = min(2 * pause_s, MAX_RENEWAL_PAUSE_S)
                 if error.message != told:
                     _log.warning("the endpoint cannot be opened again yet, and is tried on: %s", error.message)
                     told = error.message
-            else:
-                break
-        _log.warning("the endpoint is open again")
-        self._renewed.set()
-        self._renewed = asyncio.Event()
 
     async def _renewal(self, dead: iroh.Endpoint) -> None:
         """Wait until another endpoint has taken the place of `dead`."""

@@ -16,9 +16,10 @@ from freehold.transport.ports import StreamPort
 ALPN = "freehold/test/1"
 SERVER = "198.51.100.1:4600"
 SERVER_NET = "198.51.100.1/24"
-WAIT_S = 10.0
+WAIT_S = 20.0
 DIED = "the endpoint died"
 REFUSED = "cannot be opened again"
+OPEN = "is open again"
 
 
 class Told(logging.Handler):
@@ -103,6 +104,7 @@ async def gone(told: Told) -> None:
     await told.until(DIED, 1)
     await told.until(REFUSED, 1)
     ip("address", "add", SERVER_NET, "dev", "outside")
+    await told.until(OPEN, 1)
 
 
 async def free(told: Told) -> None:
@@ -131,8 +133,10 @@ async def main(change: Callable[[Told], Awaitable[None]]) -> None:
     waiting = asyncio.ensure_future(is_cut(accepted))
     accepting = asyncio.ensure_future(server.accept())
     changing = asyncio.ensure_future(change(told))
-    if change is not free:
-        await told.until(DIED, 1)
+    if change is held:
+        await told.until(DIED, 1)  # the dial begins at endpoints that are dead
+    else:
+        await changing
     # begun while the endpoints are dead, or while nothing happens
     redialled = await client.dial(server.node_id, server.addresses, ALPN, 8_000)
     await changing

@@ -4,6 +4,7 @@ Invariants: the table of candidates is bounded and sorted, and names exactly the
 stays liable from the end of the era for the whole unbonding time. Spec: docs/spec/validators.md.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -180,7 +181,7 @@ def _own_bond(ctx: Context, tx: Tx, validator: bytes) -> ValidatorBond | Code:
 
 def process_withdraw_bond_2(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
     """Begin to take tokens back, by rule-set 2: their blocks count from here."""
-    return _withdraw(ctx, tx, body, ctx.height)
+    return _withdraw(ctx, tx, body, lambda _: ctx.height)
 
 
 def process_withdraw_bond(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
@@ -188,8 +189,7 @@ def process_withdraw_bond(ctx: Context, tx: Tx, body: WithdrawBond) -> Code:
 
     Their blocks count from the last one for which the sitting set may vote, as their time does.
     """
-    elections = ctx.state.need(keys.ELECTIONS, Elections)
-    return _withdraw(ctx, tx, body, last_height(ctx.preset, ctx.height, era_end_ms(ctx, elections) - ctx.time_ms))
+    return _withdraw(ctx, tx, body, lambda end_ms: last_height(ctx.preset, ctx.height, end_ms - ctx.time_ms))
 
 
 def last_height(preset: Preset, height: int, left_ms: int) -> int:
@@ -209,7 +209,8 @@ def era_end_ms(ctx: Context, elections: Elections) -> int:
     return schedule.epoch_start_ms(ctx.preset, ctx.genesis_ms, epoch)
 
 
-def _withdraw(ctx: Context, tx: Tx, body: WithdrawBond, since_height: int) -> Code:
+def _withdraw(ctx: Context, tx: Tx, body: WithdrawBond, since_height: Callable[[int], int]) -> Code:
+    """Begin to take tokens back; `since_height` gives from which height they count, by the end of the era."""
     bond = _own_bond(ctx, tx, body.validator)
     if isinstance(bond, Code):
         return bond
@@ -223,8 +224,12 @@ def _withdraw(ctx: Context, tx: Tx, body: WithdrawBond, since_height: int) -> Co
     if 0 < left < preset.min_bond:
         return Code.BOND_TOO_LOW
     # it backs the power of the sitting set until the next election
-    since_ms = max(ctx.time_ms, era_end_ms(ctx, elections))
-    part = Unbonding(body.amount, since_ms + preset.unbonding_ms, since_height + preset.unbonding_blocks)
+    end_ms = era_end_ms(ctx, elections)
+    part = Unbonding(
+        body.amount,
+        max(ctx.time_ms, end_ms) + preset.unbonding_ms,
+        since_height(end_ms) + preset.unbonding_blocks,
+    )
     bond = replace(bond, stake=left, unbonding=[*bond.unbonding, part], is_listed=bond.is_listed and left > 0)
     ctx.state.put(keys.bond_key(body.validator), bond)
     table = ctx.state.need(keys.CANDIDATES, Candidates)

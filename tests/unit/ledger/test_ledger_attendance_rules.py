@@ -23,7 +23,7 @@ from freehold.ledger.genesis import app_state_document, initial_state
 from freehold.ledger.genesis_elections import parse_attendance
 from freehold.ledger.invariants import check_state
 from freehold.ledger.records import Params
-from freehold.ledger.transactions import AddBond, Rejoin, Transfer
+from freehold.ledger.transactions import AddBond, ClaimFees, Rejoin, ReleaseBond, Transfer, WithdrawBond
 
 
 @pytest.fixture
@@ -103,6 +103,20 @@ def test_rule_set_3_without_elections_counts_nobody() -> None:
     while grid.height < 16:
         grid.block(dt=10)
     assert keys.ATTENDANCE not in grid.state
+
+
+@pytest.mark.parametrize("rules", [2, 3])
+def test_without_elections_whatever_is_said_of_a_bond_is_refused_and_halts_nobody(rules: int) -> None:
+    grid = Grid(preset_with(report_epochs=8), farms=2, validators=4)
+    grid.block()
+    grid.ok(grid.faucet, grid.upgrade_body(14, rules, [], grid.validators))
+    while grid.height < 14:
+        grid.block(dt=10)
+    owner, none = grid.tenants[0], Key("none").public
+    bodies = [AddBond(none, TOKEN), WithdrawBond(none, TOKEN), ReleaseBond(none), ClaimFees(none), Rejoin(none)]
+    for body in bodies if rules > 2 else bodies[:-1]:
+        assert grid.check(grid.tx(owner, body)) == Code.UNKNOWN_VALIDATOR
+        assert grid.run(owner, body) == Code.UNKNOWN_VALIDATOR
 
 
 # -- genesis and invariants -----------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from freehold.consensus.abci.waiting import WaitingTxs
 from freehold.consensus.application import CheckTxResponse, Lane
 from freehold.consensus.errors import MempoolFullError
+from freehold.consensus.mempool import Room
 
-MAX_TXS, MAX_BYTES = 20, 2_000
+MAX_TXS, MAX_BYTES, OF_ONE = 20, 2_000, 300
 SENDERS = [b"a", b"b", b"c"]
 senders = st.sampled_from(SENDERS)
 
@@ -20,7 +21,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting = WaitingTxs(max_txs=MAX_TXS, max_bytes=MAX_BYTES)
+        self.waiting = WaitingTxs(max_txs=MAX_TXS, max_bytes=MAX_BYTES, permill_of_one=OF_ONE)
         self.queue: dict[bytes, CheckTxResponse] = {}
         self.nonces = dict.fromkeys(SENDERS, 0)
         self.height = self.count = 0
@@ -101,9 +102,12 @@ class QueueMachine(RuleBasedStateMachine):
         ids = {sha256(tx).digest() for tx in self.queue}
         assert ids == set(self.waiting._pool._entries) | set(self.waiting._leaving)
         assert len(self.queue) < 2 * MAX_TXS + MAX_TXS  # each lane may pass its bound by one transaction's victims
-        for lane in Lane:
-            mine = [leaving for leaving in self.waiting._leaving.values() if leaving.lane is lane]
-            assert self.waiting._left[lane] == [len(mine), sum(leaving.dropped.size for leaving in mine)]
+        counted: dict[Lane | bytes, Room] = {}
+        for leaving in self.waiting._leaving.values():
+            for key in (leaving.lane, leaving.sender):
+                txs, size = counted.get(key, Room(0, 0)).txs, counted.get(key, Room(0, 0)).bytes
+                counted[key] = Room(txs + 1, size + leaving.dropped.size)
+        assert self.waiting._left == counted
         assert not any(leaving.lane is Lane.REPORTS for leaving in self.waiting._leaving.values())
 
 

@@ -77,6 +77,10 @@ class Room(msgspec.Struct, frozen=True):
         """A part of this room, rounded down."""
         return Room(self.txs * permill // 1000, self.bytes * permill // 1000)
 
+    def is_within(self, other: "Room") -> bool:
+        """Whether it is no more than another in either."""
+        return self.txs <= other.txs and self.bytes <= other.bytes
+
 
 class _Used:
     """Room used by each lane, against a total of which each lane has its share for itself."""
@@ -155,7 +159,9 @@ class Mempool:
         """The waiting transaction with an id."""
         return self._entries.get(tx_id)
 
-    def add(self, tx_id: bytes, tx: bytes, check: CheckTxResponse, height: int) -> list[Dropped]:
+    def add(
+        self, tx_id: bytes, tx: bytes, check: CheckTxResponse, height: int, *, may_drop: bool = True
+    ) -> list[Dropped]:
         """Take a transaction that the application accepted.
 
         Args:
@@ -163,6 +169,7 @@ class Mempool:
             tx: its bytes.
             check: the application's answer, code `OK`.
             height: the newest block when it was asked.
+            may_drop: whether another may have to leave for it; if not, it takes free room or none.
 
         Returns:
             Those that had to leave for it: the one it replaces, and cheaper ones when there is no room.
@@ -180,6 +187,13 @@ class Mempool:
         old = self._slots.get(entry.slot)
         if old is not None:
             self._check_replacement(old, entry)
+        if not may_drop and (old is not None or not self._used.fits(entry)):
+            raise MempoolFullError(
+                "too many transactions had to leave for others since the last block",
+                code="mempool_full",
+                hint="try again after the next block",
+            )
+        if old is not None:
             self._remove(old)
         victims = self._make_room(entry)
         if victims is None:

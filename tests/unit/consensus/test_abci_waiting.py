@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from freehold.consensus.abci.waiting import QUEUE, WaitingTxs
 from freehold.consensus.application import CheckTxResponse, Lane
 from freehold.consensus.errors import MempoolFullError
-from freehold.consensus.mempool import MAX_PER_SENDER
+from freehold.consensus.mempool import MAX_PER_SENDER, Room
 
 
 def user(sender: str, nonce: int, fee: int) -> CheckTxResponse:
@@ -27,38 +27,70 @@ def code_of(waiting: WaitingTxs, tx: bytes, answer: CheckTxResponse, height: int
     return ""
 
 
-def test_a_lane_that_replaces_too_much_closes_until_the_next_block_and_the_others_do_not() -> None:
-    waiting = WaitingTxs(max_txs=20, max_bytes=1 << 20)  # users may make 12 leave
-    fee, held = 10, [b"tx0"]
-    waiting.admit(b"tx0", user("a", 0, fee), 0)
-    for number in range(1, 40):
-        fee += fee // 10 + 1
-        if code_of(waiting, b"tx%d" % number, user("a", 0, fee)):
+def test_a_lane_that_replaces_too_much_replaces_no_more_until_the_next_block_and_takes_what_has_room() -> None:
+    waiting = WaitingTxs(max_txs=100, max_bytes=1 << 20)  # users may make 60 leave, one of them 1
+    held, full = [], False
+    for sender in map(str, range(60)):
+        for fee in (10, 20, 40):
+            full = bool(code_of(waiting, b"%s at %d" % (sender.encode(), fee), user(sender, 0, fee)))
+            if full:
+                break
+            held.append(b"%s at %d" % (sender.encode(), fee))
+        if full:
             break
-        held.append(b"tx%d" % number)
-    assert len(held) == 14 and all(map(waiting.holds, held))  # what the engine holds: one waits, 13 must leave
-    assert code_of(waiting, b"b", user("b", 0, 1)) == "mempool_full"
+    assert len(held) == 30 * 3 + 2 and all(
+        map(waiting.holds, held)
+    )  # 31 wait, and the bound is passed by one: 61 leave
+    assert code_of(waiting, b"last", user("0", 0, 1_000)) == "mempool_full"
+    assert code_of(waiting, b"b", user("b", 0, 1)) == ""
+    assert code_of(waiting, b"b2", user("b", 0, 10)) == "mempool_full"
     assert code_of(waiting, b"r", report("n", 1)) == ""
     assert code_of(waiting, b"g", replace(user("g", 0, 1), lane=Lane.GOVERNANCE)) == ""
-    assert code_of(waiting, held[0], user("a", 0, fee * 2)) == "mempool_full"  # it must leave first
+    assert (
+        code_of(waiting, b"g2", replace(user("g", 0, 2), lane=Lane.GOVERNANCE)) == ""
+    )  # its lane has replaced nothing
+    assert code_of(waiting, held[0], user("0", 0, 1_000)) == "mempool_full"  # it must leave first
     waiting.committed([], 1)
-    gone = [waiting.let_go(tx) for tx in held]
-    assert [one.code for one in gone[:-1] if one is not None] == ["replaced"] * 13 and gone[-1] is None
-    assert waiting.recheck(held[-1], user("a", 0, fee), 1) is None
-    assert code_of(waiting, b"b", user("b", 0, 1), 1) == ""
-    assert code_of(waiting, held[0], user("a", 0, fee * 2), 1) == ""
+    gone = [one for one in map(waiting.let_go, held) if one is not None]
+    assert [one.code for one in gone] == ["replaced"] * 61
+    assert waiting.let_go(b"g") is not None and waiting._left == {}
+    assert waiting.recheck(b"b", user("b", 0, 1), 1) is None
+    assert code_of(waiting, b"b2", user("b", 0, 10), 1) == ""
+    assert code_of(waiting, held[0], user("0", 0, 1_000), 1) == ""
+
+
+def test_a_full_lane_that_has_evicted_too_much_takes_nobody_elses_place() -> None:
+    waiting = WaitingTxs(max_txs=100, max_bytes=1 << 20, permill_of_one=1_000)
+    for number in range(60):  # users' own share and what nobody has reserved
+        waiting.admit(b"cheap%d" % number, user(f"c{number}", 0, 1), 0)
+    for number in range(61):
+        assert code_of(waiting, b"dear%d" % number, user(f"d{number}", 0, number + 10)) == ""
+    assert len(waiting) == 60 and waiting._left[Lane.USERS].txs == 61
+    assert code_of(waiting, b"dearest", user("x", 0, 1_000)) == "mempool_full"
+    assert code_of(waiting, b"r", report("n", 1)) == ""
+
+
+@pytest.mark.parametrize(("size", "leave"), [(0, 3), (5_000, 3), (30_000, 1)])
+def test_one_sender_makes_few_leave_and_keeps_others_from_nothing(size: int, leave: int) -> None:
+    waiting = WaitingTxs(max_txs=200, max_bytes=1_500_000)  # one may make 2 or 15,000 bytes leave, and pass it by one
+    sizes = [b"%02d" % number + bytes(size if number < 2 else 0) for number in range(9)]
+    codes = [code_of(waiting, tx, user("a", 0, 2**number)) for number, tx in enumerate(sizes)]
+    assert codes.index("mempool_full") == leave + 1 and set(codes[leave + 1 :]) == {"mempool_full"}
+    assert code_of(waiting, b"more", user("a", 1, 1)) == ""  # it takes nobody's place
+    assert code_of(waiting, b"b", user("b", 0, 1)) == code_of(waiting, b"b2", user("b", 0, 2)) == ""
 
 
 def test_what_a_block_holds_or_the_engine_did_not_recheck_counts_no_more() -> None:
-    waiting = WaitingTxs(max_txs=20, max_bytes=1 << 20)
+    waiting = WaitingTxs(max_txs=20, max_bytes=1 << 20, permill_of_one=600)
     for number in range(13):
         waiting.admit(b"tx%d" % number, user("a", 0, 2 ** (number + 1)), 0)
+    assert waiting._left == {Lane.USERS: Room(12, 134), b"a": Room(12, 134)}
     waiting.admit(b"r", report("n", 1), 0)
     waiting.committed([b"tx0", b"r", b"unknown"], 1)
     assert not waiting.holds(b"tx0") and not waiting.holds(b"r") and waiting.holds(b"tx5")
     waiting.committed([], 2)  # the engine is another one, and holds nothing
     assert len(waiting) == 0 and not any(waiting.holds(b"tx%d" % number) for number in range(13))
-    assert waiting._left == {lane: [0, 0] for lane in Lane}
+    assert waiting._left == {}
 
 
 def test_what_the_engine_holds_and_is_unknown_here_is_taken_in_when_it_is_rechecked() -> None:

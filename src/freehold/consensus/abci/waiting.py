@@ -6,8 +6,9 @@ from all of it. The engine rechecks its whole queue after each block, before the
 rechecked is not in the queue any more.
 
 What had to leave for another (replaced, evicted) stays in the queue until it is rechecked, and is refused then. The
-queue has room for as many again as may wait, and how many each lane may make leave between two blocks is bounded, so
-that nobody fills it by replacing. Safe on any thread. Spec: docs/spec/comet-engine.md.
+queue has room for as many again as may wait, and how many each lane and each sender may make leave between two blocks
+is bounded, so that nobody fills it by replacing; what finds free room is taken all the same.
+Safe on any thread. Spec: docs/spec/comet-engine.md.
 """
 
 from collections.abc import Iterable
@@ -24,26 +25,36 @@ from freehold.consensus.mempool import Dropped, Mempool, Room
 
 QUEUE: Final = Room(2 * MAX_MEMPOOL_TXS, 2 * MAX_MEMPOOL_BYTES)  # of the engine
 LEAVING_PERMILL: Final = {Lane.REPORTS: 0, Lane.GOVERNANCE: 200, Lane.USERS: 600}  # of what may wait; reports drop none
+LEAVING_PERMILL_OF_ONE: Final = 10  # the same for one sender
+_NOTHING: Final = Room(0, 0)
 
 
 class _Leaving(msgspec.Struct, frozen=True):
-    """A transaction that the engine still holds; counted in the lane of the one that took its place."""
+    """A transaction that the engine still holds; counted for lane and sender of the one that took its place."""
 
     dropped: Dropped
     lane: Lane
+    sender: bytes
     height: int  # the newest block when it had to leave
 
 
 class WaitingTxs:
     """See the module."""
 
-    def __init__(self, *, max_txs: int = MAX_MEMPOOL_TXS, max_bytes: int = MAX_MEMPOOL_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        max_txs: int = MAX_MEMPOOL_TXS,
+        max_bytes: int = MAX_MEMPOOL_BYTES,
+        permill_of_one: int = LEAVING_PERMILL_OF_ONE,
+    ) -> None:
         self._lock = Lock()
         self._pool = Mempool(max_txs=max_txs, max_bytes=max_bytes)
         total = Room(max_txs, max_bytes)
         self._most = {lane: total.share(permill) for lane, permill in LEAVING_PERMILL.items()}
+        self._most_of_one = total.share(permill_of_one)
         self._leaving: dict[bytes, _Leaving] = {}
-        self._left = {lane: [0, 0] for lane in Lane}
+        self._left: dict[Lane | bytes, Room] = {}  # by lane and by sender; where there is something
 
     def __len__(self) -> int:
         return len(self._pool)
@@ -115,25 +126,31 @@ class WaitingTxs:
                 self._forget(id_)
 
     def _admit(self, id_: bytes, tx: bytes, answer: CheckTxResponse, height: int) -> None:
-        left, most = self._left[answer.lane], self._most[answer.lane]
-        if id_ in self._leaving or left[0] > most.txs or left[1] > most.bytes:
+        if id_ in self._leaving:
             raise MempoolFullError(
-                "too many transactions had to leave for others since the last block",
+                "this transaction had to leave for another, and the engine still holds it",
                 code="mempool_full",
                 hint="try again after the next block",
             )
-        for gone in self._pool.add(id_, tx, answer, height):
-            self._leaving[gone.id] = _Leaving(gone, answer.lane, height)
-            left[0] += 1
-            left[1] += gone.size
+        lane, sender = answer.lane, answer.sender
+        may_drop = self._left.get(lane, _NOTHING).is_within(self._most[lane])
+        may_drop = may_drop and self._left.get(sender, _NOTHING).is_within(self._most_of_one)
+        for gone in self._pool.add(id_, tx, answer, height, may_drop=may_drop):
+            leaving = self._leaving[gone.id] = _Leaving(gone, lane, sender, height)
+            self._count(leaving, 1)
 
     def _forget(self, id_: bytes) -> _Leaving | None:
         leaving = self._leaving.pop(id_, None)
         if leaving is not None:
-            left = self._left[leaving.lane]
-            left[0] -= 1
-            left[1] -= leaving.dropped.size
+            self._count(leaving, -1)
         return leaving
+
+    def _count(self, leaving: _Leaving, sign: int) -> None:
+        for key in (leaving.lane, leaving.sender):
+            left = self._left.pop(key, _NOTHING)
+            left = Room(left.txs + sign, left.bytes + sign * leaving.dropped.size)
+            if left.txs:
+                self._left[key] = left
 
 
 def _id(tx: bytes) -> bytes:

@@ -49,6 +49,27 @@ def test_a_flood_of_dear_transactions_leaves_reports_their_share() -> None:
     assert len(chosen) == 10
 
 
+def test_exactly_its_share_of_a_block_is_a_lanes_own_and_no_byte_more() -> None:
+    """Of 1,000 bytes users have 300, the first lane 300 and what nobody has reserved."""
+    pool = Mempool()
+    for number in range(10):
+        pool.add(b"r%d" % number, bytes(92), report("n", number), 0)
+    pool.add(b"exact", bytes(292), user("a", 0, 1), 0)
+    assert "exact" in names(pool, max_bytes=1_000)
+    assert "exact" not in names(pool, max_bytes=999)
+
+
+def test_nobody_takes_the_place_of_its_own_predecessor() -> None:
+    pool = Mempool(max_txs=10)  # users: 6
+    pool.add(b"a0", b"x", user("a", 0, 1), 0)
+    for number in range(5):
+        pool.add(b"b%d" % number, b"x", user(f"b{number}", 0, 5), 0)
+    with pytest.raises(MempoolFullError) as error:
+        pool.add(b"a1", b"x", user("a", 1, 100), 0)
+    assert error.value.code == "mempool_full"
+    assert names(pool)[-1] == "a0" and len(pool) == 6
+
+
 def test_a_replacement_offers_a_tenth_more() -> None:
     pool = Mempool()
     pool.add(b"old", b"x", user("a", 0, 100), 0)

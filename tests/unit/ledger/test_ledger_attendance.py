@@ -121,6 +121,41 @@ def test_an_ended_bond_is_no_longer_out(grid: Grid) -> None:
     assert record(grid).absent == []
 
 
+def test_a_bond_that_ends_while_nobody_can_be_elected_is_no_longer_out(grid: Grid) -> None:
+    """Judging looks at the bonds of all that are out."""
+    idle, operator = grid.validators[3], grid.operators[3]
+    grid.away = {idle.public}
+    next_era(grid)
+    grid.away = set()
+    for owner, validator in zip(grid.operators, grid.validators, strict=True):
+        grid.ok(owner, WithdrawBond(validator.public, 200 * TOKEN))
+    part = bond_of(grid, idle).unbonding[0]
+    while grid.height + 1 < part.due_height:
+        grid.block(dt=1)
+    grid.block(dt=part.due_ms - grid.now)
+    assert [key for key, _ in record(grid).absent] == [idle.public]  # nobody stands, nobody is judged
+    grid.ok(operator, ReleaseBond(idle.public))
+    assert keys.bond_key(idle.public) not in grid.state
+    assert record(grid).absent == []
+    next_era(grid)
+
+
+def test_who_misbehaved_is_no_longer_out_and_keeps_no_others_seat(grid: Grid) -> None:
+    idle, other = grid.validators[3], grid.validators[2]
+    grid.away = {idle.public}
+    next_era(grid)
+    owner, newcomer = Key("owner"), Key("newcomer")
+    grid.ok(grid.faucet, Transfer(owner.public, 1_000 * TOKEN))
+    grid.ok(owner, grid.bond_body(owner, newcomer, 200 * TOKEN))
+    grid.away = set()
+    next_era(grid)
+    grid.block(dt=1, faults=[Misbehavior(idle.public, 10, 3, grid.now, 1, 40)])
+    assert [key for key, _ in record(grid).absent] == [idle.public]
+    grid.away = {other.public}
+    next_era(grid)
+    assert [key for key, _ in record(grid).absent] == [other.public]  # a quarter of those that could stand
+
+
 def test_an_absence_lasts_until_its_owner_ends_it(grid: Grid) -> None:
     """Were it forgotten by itself, a coalition could put out a share of the power again and again."""
     idle, operator = grid.validators[3], grid.operators[3]

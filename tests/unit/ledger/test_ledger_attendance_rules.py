@@ -96,6 +96,20 @@ def test_one_upgrade_may_pass_over_rule_set_2() -> None:
     assert keys.ELECTIONS in grid.state
 
 
+def test_elections_that_come_with_rule_set_3_wait_for_its_height() -> None:
+    grid = Grid(preset_with(report_epochs=8), farms=2, validators=4)
+    grid.block()
+    grid.ok(grid.faucet, grid.upgrade_body(14, 2, [], grid.validators))
+    while grid.height < 14:
+        grid.block(dt=10)
+    grid.ok(grid.faucet, grid.upgrade_body(28, 3, [1], grid.validators))
+    while grid.height < 27:
+        grid.block(dt=10)
+        assert keys.ELECTIONS not in grid.state
+    grid.block(dt=10)
+    assert keys.ELECTIONS in grid.state and record(grid).since_height == 27
+
+
 def test_rule_set_3_without_elections_counts_nobody() -> None:
     grid = Grid(preset_with(report_epochs=8), farms=2, validators=4)
     grid.block()

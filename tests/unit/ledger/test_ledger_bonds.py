@@ -8,11 +8,13 @@ from msgspec.structs import replace
 from validators_grid import ELECTED, ERA_MS, bond_of, fault, join, make_grid, next_era, powers
 
 from freehold.base.amounts import MAX_AMOUNT, TOKEN
+from freehold.base.codec import encode
+from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
 from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.execute import Lane, check_tx
-from freehold.ledger.records import Elections, ValidatorAddress
+from freehold.ledger.records import Elections, ValidatorAddress, VrfKeys
 from freehold.ledger.transactions import (
     AddBond,
     ClaimFees,
@@ -143,6 +145,59 @@ def test_a_halt_at_the_end_of_an_era_releases_nothing_of_what_backed_it(grid: Gr
     assert grid.run(operator, ReleaseBond(validator.public)) == Code.OK
 
 
+def test_a_bond_does_not_end_while_its_validator_sits() -> None:
+    """Where too few stand the sitting set stays, and answers with what is left."""
+    grid = make_grid(replace(ELECTED, min_owners=4))
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN))
+    part = bond_of(grid, validator).unbonding[0]
+    next_era(grid)
+    while grid.height + 1 < part.due_height:
+        grid.block(dt=1)
+    assert grid.run(operator, ReleaseBond(validator.public), dt=part.due_ms - grid.now) == Code.OK
+    assert bond_of(grid, validator).power == powers(grid)[validator.public] == 10
+    assert grid.run(operator, ReleaseBond(validator.public)) == Code.NOTHING_DUE
+    join(grid, "new", 200 * TOKEN)
+    next_era(grid)
+    assert validator.public not in powers(grid)
+    grid.ok(operator, ReleaseBond(validator.public))
+    assert keys.bond_key(validator.public) not in grid.state
+
+
+def test_several_parts_and_what_is_bonded_between_them_each_answer_for_their_own_era() -> None:
+    grid = make_grid(bond=1_000 * TOKEN)
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.ok(operator, WithdrawBond(validator.public, 300 * TOKEN))
+    grid.ok(operator, AddBond(validator.public, 100 * TOKEN))
+    next_era(grid)
+    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN))
+    first, second = bond_of(grid, validator).unbonding
+    assert second.due_ms == first.due_ms + ERA_MS and second.due_height > first.due_height
+    while grid.height + 1 < first.due_height:
+        grid.block(dt=1)
+    # a fault in the block in which the first part comes due takes of the second and of what still stands
+    grid.block(dt=first.due_ms - grid.now, faults=[fault(grid, validator)])
+    bond = bond_of(grid, validator)
+    assert [part.amount for part in bond.unbonding] == [300 * TOKEN, 190 * TOKEN] and bond.stake == 570 * TOKEN
+    before = grid.balance(operator.public)
+    grid.ok(operator, ReleaseBond(validator.public), dt=1)
+    assert grid.balance(operator.public) == before + 300 * TOKEN - FEE
+    assert [part.amount for part in bond_of(grid, validator).unbonding] == [190 * TOKEN]
+
+
+@pytest.mark.parametrize("left_ms", [1, 249, 250, 251, 499, 500, 501, 4_999])
+def test_no_vote_of_the_set_is_for_a_later_height_than_reckoned(grid: Grid, left_ms: int) -> None:
+    """Withdrawn so long before the end of an era, however fast the engine goes on."""
+    operator, validator = grid.operators[0], grid.validators[0]
+    grid.block(dt=GENESIS_MS + ERA_MS - left_ms - grid.now - 1)
+    grid.ok(operator, WithdrawBond(validator.public, 200 * TOKEN), dt=1)
+    liable = bond_of(grid, validator).unbonding[0].due_height - ELECTED.unbonding_blocks
+    while validator.public in powers(grid):
+        grid.block(dt=grid.preset.tick_ms // 2)
+    last = max(height for height, members in grid.engine.sets.items() if validator.public in members)
+    assert last < liable <= last + 2
+
+
 def test_a_part_may_be_taken_and_parts_are_few() -> None:
     grid = make_grid(bond=1_000 * TOKEN)
     operator, validator = grid.operators[0], grid.validators[0]
@@ -150,6 +205,19 @@ def test_a_part_may_be_taken_and_parts_are_few() -> None:
         grid.ok(operator, WithdrawBond(validator.public, TOKEN))
     assert grid.run(operator, WithdrawBond(validator.public, TOKEN)) == Code.TOO_MANY
     assert bond_of(grid, validator).is_listed
+
+
+def test_a_bond_of_a_ledger_with_vrf_keys_needs_one_by_which_it_can_vote() -> None:
+    grid = make_grid()
+    grid.state[keys.VRF_KEYS] = encode(VrfKeys(1, []))
+    owner = grid.tenants[0]
+    for vrf_key, code in (
+        (b"", Code.BAD_FIELD),
+        (bytes(32), Code.BAD_FIELD),
+        (PrivateKey.from_seed(b"v" * 32).public, Code.OK),
+    ):
+        data = grid.tx(owner, grid.bond_body(owner, Key("v"), 100 * TOKEN, vrf_key=vrf_key))
+        assert check_tx(grid.state, data, grid.height + 1, verify).code == code
 
 
 def test_there_are_no_bonds_under_rule_set_1_or_without_elections() -> None:

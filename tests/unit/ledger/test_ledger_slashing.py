@@ -2,15 +2,19 @@
 
 import pytest
 from ledger_grid import Grid
+from msgspec.structs import replace
 from validators_grid import ELECTED, bond_of, fault, join, make_grid, next_era, powers
 
 from freehold.base.amounts import TOKEN
+from freehold.ledger import keys
 from freehold.ledger.codes import Code
-from freehold.ledger.slashing import MisbehaviorKind
+from freehold.ledger.records import Elections
+from freehold.ledger.slashing import MAX_REMEMBERED, MisbehaviorKind
 from freehold.ledger.transactions import (
     AddBond,
     WithdrawBond,
 )
+from freehold.ledger.validator_sets import set_at
 
 
 @pytest.fixture
@@ -69,6 +73,59 @@ def test_old_evidence_and_unknown_kinds_do_nothing(grid: Grid) -> None:
     grid.block(dt=ELECTED.unbonding_ms, faults=[evidence])
     assert bond_of(grid, guilty).stake == 200 * TOKEN
     assert set(powers(grid)) == set(before)
+
+
+@pytest.mark.parametrize(("more_ms", "more_blocks", "is_cut"), [(0, 1, True), (1, 0, True), (1, 1, False)])
+def test_evidence_counts_until_both_its_time_and_its_blocks_are_over(
+    grid: Grid, more_ms: int, more_blocks: int, is_cut: bool
+) -> None:
+    guilty = grid.validators[1]
+    evidence = fault(grid, guilty)
+    for _ in range(ELECTED.unbonding_blocks + more_blocks - 1):
+        grid.block(dt=1)
+    grid.block(dt=evidence.time_ms + ELECTED.unbonding_ms + more_ms - grid.now, faults=[evidence])
+    assert bond_of(grid, guilty).stake == (190 if is_cut else 200) * TOKEN
+    assert (guilty.public in powers(grid)) == (not is_cut)
+
+
+@pytest.mark.parametrize(("before", "is_cut"), [(0, True), (1, False)])
+def test_a_bond_answers_from_its_own_block_on(grid: Grid, before: int, is_cut: bool) -> None:
+    newcomer = join(grid, "new", 200 * TOKEN)
+    since = bond_of(grid, newcomer).since_height
+    grid.block(dt=100, faults=[fault(grid, newcomer, height=since - before)])
+    assert bond_of(grid, newcomer).stake == (190 if is_cut else 200) * TOKEN
+
+
+def test_the_state_knows_who_voted_at_the_height_before_whatever_changes_in_a_row() -> None:
+    grid = make_grid(bond=0)
+    for number in (0, None, 1, 2, None, None):
+        grid.block(dt=100, faults=[] if number is None else [fault(grid, grid.validators[number])])
+        for height in range(grid.height - 1, grid.height + 3):
+            assert dict(set_at(grid.state, height)) == grid.engine.sets[height], (grid.height, height)
+    assert len(powers(grid)) == 1
+
+
+def test_few_faults_of_one_bond_are_remembered_the_newest() -> None:
+    grid = make_grid(bond=1_000 * TOKEN)
+    guilty = grid.validators[1]
+    for number in range(MAX_REMEMBERED + 3):
+        grid.block(dt=1, faults=[fault(grid, guilty, height=number + 1)])
+    remembered = [height for height, _ in bond_of(grid, guilty).slashed]
+    assert remembered == list(range(4, MAX_REMEMBERED + 4))
+
+
+def test_what_is_left_of_an_elected_set_is_not_an_elected_one() -> None:
+    """Nobody cuts it to the cap."""
+    grid = make_grid(replace(ELECTED, min_owners=5))
+    rich = join(grid, "rich", 400 * TOKEN)
+    next_era(grid)
+    assert grid.need(keys.ELECTIONS, Elections).is_elected
+    grid.block(dt=100, faults=[fault(grid, grid.validators[1])])
+    power = powers(grid)
+    assert len(power) == 4 and power[rich.public] * 1000 > ELECTED.cap_permill * sum(power.values())
+    assert not grid.need(keys.ELECTIONS, Elections).is_elected
+    next_era(grid)
+    assert powers(grid) == power and not grid.need(keys.ELECTIONS, Elections).is_elected
 
 
 def test_evidence_older_than_the_bond_ends_the_seat_and_cuts_nothing(grid: Grid) -> None:

@@ -202,7 +202,9 @@ class ValidatorsMachine(RuleBasedStateMachine):
         before = self.grid.balance(bond.owner)
         code = self.run(self.grid.key[bond.owner], ReleaseBond(validator))
         due = [part for part in bond.unbonding if self.model.is_due(part, self.grid.now, self.grid.height)]
-        is_over = not bond.stake and len(due) == len(bond.unbonding) and validator not in self.model.power
+        sets = [self.grid.engine.sets[self.grid.height + ahead] for ahead in range(3)]
+        sits = any(validator in members for members in sets)  # at this height, or decided to
+        is_over = not bond.stake and len(due) == len(bond.unbonding) and not sits
         assert code == (Code.OK if due or is_over else Code.NOTHING_DUE)
         if code != Code.OK:
             return

@@ -12,15 +12,24 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "property"), str(HERE)]
 
-from ledger_grid import Grid, preset_with, state_digest  # noqa: E402
+from ledger_grid import GENESIS_MS, Grid, preset_with, state_digest  # noqa: E402
+from msgspec.structs import replace  # noqa: E402
 from test_ledger_golden import A, key_of, records, transaction  # noqa: E402
 
+from freehold.base.amounts import TOKEN  # noqa: E402
 from freehold.base.codec import encode  # noqa: E402
 from freehold.base.presets import ATTENDANCE, ELECTIONS  # noqa: E402
 from freehold.crypto.ed25519 import verify  # noqa: E402
 from freehold.ledger.attendance import attendance_values  # noqa: E402
 from freehold.ledger.rules import RULE_SETS  # noqa: E402
-from freehold.ledger.transactions import Rejoin, decode_tx, tx_id, tx_signing_bytes  # noqa: E402
+from freehold.ledger.transactions import (  # noqa: E402
+    Rejoin,
+    ReleaseBond,
+    WithdrawBond,
+    decode_tx,
+    tx_id,
+    tx_signing_bytes,
+)
 
 FILE = HERE / "ledger_rules_3.json"
 
@@ -52,8 +61,31 @@ def history() -> Grid:
     return grid
 
 
+def withdrawals() -> Grid:
+    """Parts of one bond on their way back: of the middle of an era, of its last block, and one that is paid out."""
+    grid = Grid(
+        preset_with(report_epochs=8),
+        farms=2,
+        make_key=key_of,
+        check_signature=verify,
+        validators=4,
+        elections=replace(ELECTIONS["minimal"], unbonding_ms=60_000, unbonding_blocks=5),
+        bond=1_000 * TOKEN,
+    )
+    validator, operator = grid.validators[0].public, grid.operators[0]
+    grid.block()
+    grid.ok(operator, WithdrawBond(validator, 200 * TOKEN), dt=30_001)
+    for _ in range(70):
+        grid.block(dt=400)
+    grid.ok(operator, WithdrawBond(validator, 100 * TOKEN), dt=GENESIS_MS + 60_000 - grid.now - 1)
+    grid.block(dt=61_000)
+    grid.ok(operator, ReleaseBond(validator), dt=1)
+    grid.ok(operator, WithdrawBond(validator, 700 * TOKEN), dt=1)
+    return grid
+
+
 def make() -> dict[str, Any]:
-    grid, body = history(), transaction(Rejoin(A))
+    grid, body, parts = history(), transaction(Rejoin(A)), withdrawals()
     return {
         "source": "Freehold, rules version 3; ed25519 seeds are SHA-256 of 'golden ' and a name",
         "transactions": {
@@ -73,6 +105,11 @@ def make() -> dict[str, Any]:
             },
             "records": {family: value for family, value in records(grid).items() if family in "APECVvw"},
             "digest": state_digest(grid.state),
+        },
+        "withdrawals": {
+            "blocks": len(parts.blocks),
+            "records": {family: value for family, value in records(parts).items() if family in "ECVv"},
+            "digest": state_digest(parts.state),
         },
     }
 

@@ -34,7 +34,7 @@ from freehold.ledger.transactions import (
     WithdrawBond,
     validator_possession_bytes,
 )
-from freehold.ledger.validator_sets import EFFECT_DELAY, newest_members
+from freehold.ledger.validator_sets import EFFECT_DELAY, is_sitting, newest_members
 
 BOND_VERSION: Final = 1
 ADDRESS_VERSION: Final = 1
@@ -242,14 +242,26 @@ def _withdraw(ctx: Context, tx: Tx, body: WithdrawBond, since_height: Callable[[
     return Code.OK
 
 
+def process_release_bond_2(ctx: Context, tx: Tx, body: ReleaseBond) -> Code:
+    """Pay out what is due, by rule-set 2: a bond of which nothing is left may end at its last election."""
+    return _release(ctx, tx, body, lambda bond: bond.power > 0)
+
+
 def process_release_bond(ctx: Context, tx: Tx, body: ReleaseBond) -> Code:
-    """Pay out what is due; a bond of which nothing is left ends."""
+    """Pay out what is due; a bond of which nothing is left ends, once its validator has cast its last vote.
+
+    The bond holds the key by which the next block checks what came with that vote.
+    """
+    return _release(ctx, tx, body, lambda _: is_sitting(ctx, body.validator))
+
+
+def _release(ctx: Context, tx: Tx, body: ReleaseBond, sits: Callable[[ValidatorBond], bool]) -> Code:
     bond = _own_bond(ctx, tx, body.validator)
     if isinstance(bond, Code):
         return bond
     waiting = [part for part in bond.unbonding if not is_due(ctx, part)]
     amount = sum(part.amount for part in bond.unbonding) - sum(part.amount for part in waiting)
-    is_over = not bond.stake and not waiting and not bond.power
+    is_over = not bond.stake and not waiting and not sits(bond)
     if len(waiting) == len(bond.unbonding) and not is_over:
         return Code.NOTHING_DUE
     credit(ctx, bond.owner, amount)

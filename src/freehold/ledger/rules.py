@@ -116,7 +116,7 @@ _RULES_2 = RuleSet(
         transactions.Bond: bonds.process_bond,
         transactions.AddBond: bonds.process_add_bond,
         transactions.WithdrawBond: bonds.process_withdraw_bond_2,
-        transactions.ReleaseBond: bonds.process_release_bond,
+        transactions.ReleaseBond: bonds.process_release_bond_2,
         transactions.ClaimFees: bonds.process_claim_fees,
     },
 )
@@ -128,6 +128,7 @@ _RULES_3 = RuleSet(
     processes={
         **_RULES_2.processes,
         transactions.WithdrawBond: bonds.process_withdraw_bond,
+        transactions.ReleaseBond: bonds.process_release_bond,
         transactions.Rejoin: bonds.process_rejoin,
     },
 )

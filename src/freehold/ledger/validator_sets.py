@@ -50,6 +50,12 @@ def newest_members(ctx: Context) -> Members:
     return members_at(ctx, ctx.height + EFFECT_DELAY)
 
 
+def is_sitting(ctx: Context, validator: bytes) -> bool:
+    """Whether a validator votes at this block's height or later, as far as it is decided."""
+    heights = range(ctx.height, ctx.height + EFFECT_DELAY + 1)
+    return any(validator in dict(members_at(ctx, height)) for height in heights)
+
+
 def install(ctx: Context, members: Mapping[bytes, int]) -> Members:
     """Decide the set that votes from two heights on; at most once a block, at its beginning.
 

@@ -6,7 +6,7 @@ import pytest
 from attendance_grid import make_grid, next_era, record
 from ledger_grid import CHAIN, GENESIS_MS, Grid, Key, apply_changes, preset_with, state_digest, verify
 from msgspec.structs import asdict, replace
-from validators_grid import ELECTED, powers
+from validators_grid import ELECTED, bond_of, powers
 
 from freehold.base.amounts import TOKEN
 from freehold.base.codec import encode
@@ -15,6 +15,7 @@ from freehold.base.presets import (
     ATTENDANCE,
     MAINNET_ATTENDANCE,
     MINIMAL_ATTENDANCE,
+    MINIMAL_ELECTIONS,
 )
 from freehold.ledger import keys
 from freehold.ledger.codes import Code
@@ -81,6 +82,37 @@ def test_rule_set_2_counts_nobody_and_3_begins_to_with_the_presets_values() -> N
     grid.ok(owner, Rejoin(idle.public))
     long_era(grid)
     assert idle.public in powers(grid)
+    for block in grid.blocks:
+        apply_changes(genesis, execute_block(genesis, block, verify))
+    assert state_digest(genesis) == state_digest(grid.state)
+
+
+def test_withdrawals_before_and_after_the_change_count_by_the_rules_of_their_own_block() -> None:
+    """In one era; a replay over the change of rules gives the same state."""
+    grid = old_grid()
+    genesis = initial_state(grid.document, CHAIN, GENESIS_MS, [(key.public, 10) for key in grid.validators])
+    change = grid.height + 12
+    grid.ok(grid.faucet, grid.upgrade_body(change, 3, [], grid.validators), dt=10)
+    owner, validator, values = Key("owner-0"), grid.validators[0], MINIMAL_ELECTIONS
+    while grid.height < change - 2:
+        grid.block(dt=10)
+    for height in (change - 1, change):
+        grid.ok(owner, WithdrawBond(validator.public, 10 * TOKEN), dt=10)
+        assert grid.height == height
+    before, after = bond_of(grid, validator).unbonding
+    end = GENESIS_MS + values.era_epochs * grid.preset.epoch_ms
+    assert grid.now < end  # one era
+    assert before.due_ms == after.due_ms == end + values.unbonding_ms
+    assert before.due_height == change - 1 + values.unbonding_blocks
+    left = -(-(end - grid.now) * 2 // grid.preset.tick_ms)
+    assert after.due_height == change + left + 2 + values.unbonding_blocks
+    while grid.height + 1 < before.due_height:
+        grid.block(dt=1)
+    grid.ok(owner, ReleaseBond(validator.public), dt=before.due_ms - grid.now)
+    assert bond_of(grid, validator).unbonding == [after]
+    while grid.height + 1 < after.due_height:
+        grid.block(dt=1)
+    grid.ok(owner, ReleaseBond(validator.public), dt=1)
     for block in grid.blocks:
         apply_changes(genesis, execute_block(genesis, block, verify))
     assert state_digest(genesis) == state_digest(grid.state)

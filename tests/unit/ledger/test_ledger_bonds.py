@@ -11,6 +11,7 @@ from freehold.base.amounts import MAX_AMOUNT, TOKEN
 from freehold.base.codec import encode
 from freehold.crypto.ed25519 import PrivateKey
 from freehold.ledger import keys
+from freehold.ledger.beacons import voters
 from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.execute import Lane, check_tx
@@ -162,6 +163,37 @@ def test_a_bond_does_not_end_while_its_validator_sits() -> None:
     assert validator.public not in powers(grid)
     grid.ok(operator, ReleaseBond(validator.public))
     assert keys.bond_key(validator.public) not in grid.state
+
+
+def test_a_bond_does_not_end_before_its_validators_last_vote() -> None:
+    """The bond holds the key by which its votes' extensions are checked: without it they would be refused."""
+    grid = make_grid(replace(ELECTED, min_owners=4, seats=4), bond=0)
+    owners = [Key(f"old-{number}-owner") for number in range(4)]
+    leaving = [
+        join(grid, f"old-{number}", 200 * TOKEN, owner=owner, vrf_key=bytes([number]) * 32)
+        for number, owner in enumerate(owners)
+    ]
+    next_era(grid)
+    for owner, validator in zip(owners, leaving, strict=True):
+        grid.ok(owner, WithdrawBond(validator.public, 200 * TOKEN))
+    due = max(bond_of(grid, validator).unbonding[0].due_ms for validator in leaving)
+    for _ in range(ELECTED.unbonding_blocks + 80):
+        grid.block(dt=100)
+    grid.block(dt=due - grid.now)
+    assert set(powers(grid)) == {validator.public for validator in leaving}  # nobody else stands
+    for number in range(4):
+        join(grid, f"new-{number}", 300 * TOKEN, vrf_key=bytes([9]) * 32)
+    start = GENESIS_MS + ((grid.now - GENESIS_MS) // ERA_MS + 1) * ERA_MS
+    releases = [grid.tx(owner, ReleaseBond(validator.public)) for owner, validator in zip(owners, leaving, strict=True)]
+    grid.block(*releases, dt=start - grid.now)
+    assert not set(powers(grid)) & {validator.public for validator in leaving}
+    for _ in range(2):  # they vote at the next height, and the block after it carries that
+        assert all(voter.vrf_key for voter in voters(grid.state, grid.height + 1))
+        assert all(voter.vrf_key for voter in voters(grid.state, grid.height))
+        grid.block(dt=100)
+    for owner, validator in zip(owners, leaving, strict=True):
+        grid.ok(owner, ReleaseBond(validator.public))
+        assert keys.bond_key(validator.public) not in grid.state
 
 
 def test_several_parts_and_what_is_bonded_between_them_each_answer_for_their_own_era() -> None:

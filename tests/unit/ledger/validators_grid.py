@@ -35,11 +35,11 @@ def next_era(grid: Grid, **options: Any) -> None:
     grid.block(dt=100)
 
 
-def join(grid: Grid, name: str, amount: int, *, owner: Key | None = None) -> Key:
+def join(grid: Grid, name: str, amount: int, *, owner: Key | None = None, vrf_key: bytes = b"") -> Key:
     """A new owner (unless one is given) bonds a new validator."""
     validator, owner = Key(f"{name}-validator"), owner or Key(f"{name}-owner")
     grid.ok(grid.faucet, Transfer(owner.public, amount + 10 * TOKEN))
-    grid.ok(owner, grid.bond_body(owner, validator, amount))
+    grid.ok(owner, grid.bond_body(owner, validator, amount, vrf_key=vrf_key))
     return validator
 
 

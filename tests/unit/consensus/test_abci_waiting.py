@@ -59,6 +59,14 @@ def test_a_lane_that_replaces_too_much_replaces_no_more_until_the_next_block_and
     assert code_of(waiting, held[0], user("0", 0, 1_000), 1) == ""
 
 
+def test_what_must_leave_does_not_come_back_before_it_left() -> None:
+    waiting = WaitingTxs()
+    assert code_of(waiting, b"old", user("a", 0, 1)) == code_of(waiting, b"new", user("a", 0, 2)) == ""
+    assert code_of(waiting, b"old", user("a", 0, 9)) == "mempool_full"
+    assert waiting.let_go(b"old") is not None
+    assert code_of(waiting, b"old", user("a", 0, 9)) == ""
+
+
 def test_a_full_lane_that_has_evicted_too_much_takes_nobody_elses_place() -> None:
     waiting = WaitingTxs(max_txs=100, max_bytes=1 << 20, permill_of_one=1_000)
     for number in range(60):  # users' own share and what nobody has reserved

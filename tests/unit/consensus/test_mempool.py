@@ -70,6 +70,32 @@ def test_nobody_takes_the_place_of_its_own_predecessor() -> None:
     assert names(pool)[-1] == "a0" and len(pool) == 6
 
 
+def test_what_lost_its_predecessor_keeps_nobody_out() -> None:
+    pool = Mempool(max_txs=10)  # users: 6
+    pool.add(b"a0", b"x", user("a", 0, 100, until=1), 0)
+    for nonce in range(1, 6):
+        pool.add(b"a%d" % nonce, b"x", user("a", nonce, 100), 0)
+    assert [gone.id for gone in pool.remove_committed([], 1)] == [b"a0"]
+    pool.add(b"b0", b"x", user("b", 0, 50), 1)
+    assert [gone.id for gone in pool.add(b"c0", b"x", user("c", 0, 1), 1)] == [b"a5"]
+
+
+def test_what_changed_its_lane_gives_way_there() -> None:
+    pool = Mempool(max_txs=10)  # governance: 1, and what nobody has reserved
+    pool.add(b"a0", b"x", user("a", 0, 1), 0)
+    assert pool.recheck(b"a0", replace(user("a", 0, 1), lane=Lane.GOVERNANCE), 1) is None
+    for number in range(3):
+        pool.add(b"b%d" % number, b"x", replace(user(f"b{number}", 0, 5), lane=Lane.GOVERNANCE), 1)
+    assert [gone.id for gone in pool.add(b"c0", b"x", replace(user("c", 0, 3), lane=Lane.GOVERNANCE), 1)] == [b"a0"]
+
+
+def test_what_was_used_leaves_whatever_is_said_of_it() -> None:
+    pool = Mempool()
+    pool.add(b"a0", b"x", user("a", 0, 1), 0)
+    gone = pool.recheck(b"a0", user("a", 0, 1, next_nonce=1), 1)
+    assert gone is not None and gone.code == "invalid" and len(pool) == 0
+
+
 def test_a_replacement_offers_a_tenth_more() -> None:
     pool = Mempool()
     pool.add(b"old", b"x", user("a", 0, 100), 0)

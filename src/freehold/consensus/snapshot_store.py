@@ -60,7 +60,8 @@ class SnapshotFolder:
     def listed(self) -> list[tuple[bytes, SnapshotMetadata]]:
         """Give the newest snapshots: the metadata's bytes, and what they say."""
         heights = self.heights()
-        self._known = {height: known for height, known in self._known.items() if height in heights}
+        # another thread may read one meanwhile: what is looked through is a copy
+        self._known = {height: known for height, known in self._known.copy().items() if height in heights}
         found = [self._read(height) for height in heights[:MAX_LISTED]]
         return [one for one in found if one is not None]
 

@@ -211,14 +211,20 @@ class StateSync:
                 if not self._taking or self._closing:
                     self._taker = self._child = None
                     return
-                child = self._child = self._start(self._taking)
+                try:
+                    child = self._child = self._start(self._taking)
+                except OSError as error:  # no process to be had; the next one may be
+                    self._miss(error)
+                    continue
             _, words = child.communicate()
             if child.returncode and not self._closing:
-                self._failed += 1
-                why = words.decode(errors="replace").strip().rpartition("\n")[2][:300]
-                log.warning("the snapshot of height %d was not taken: %s", self._taking, why or child.returncode)
+                self._miss(words.decode(errors="replace").strip().rpartition("\n")[2][:300] or child.returncode)
             if not self._closing:
                 self._state.release_readers()
+
+    def _miss(self, why: object) -> None:
+        self._failed += 1
+        log.warning("the snapshot of height %d was not taken: %s", self._taking, why)
 
     def _start(self, height: int) -> "subprocess.Popen[bytes]":
         plan = self._plan

@@ -15,7 +15,7 @@ from freehold.ledger.beacons import voters
 from freehold.ledger.bonds import MAX_UNBONDING, validator_address
 from freehold.ledger.codes import Code
 from freehold.ledger.execute import Lane, check_tx
-from freehold.ledger.records import Elections, ValidatorAddress, VrfKeys
+from freehold.ledger.records import Elections, Params, ValidatorAddress, VrfKeys
 from freehold.ledger.transactions import (
     AddBond,
     ClaimFees,
@@ -165,9 +165,11 @@ def test_a_bond_does_not_end_while_its_validator_sits() -> None:
     assert keys.bond_key(validator.public) not in grid.state
 
 
-def test_a_bond_does_not_end_before_its_validators_last_vote() -> None:
-    """The bond holds the key by which its votes' extensions are checked: without it they would be refused."""
+def leave_in_the_block_that_elects_others(rules: int) -> tuple[Grid, list[Key], list[Key]]:
+    """All of a set had withdrawn and sat on where nobody else stood; owners and validators."""
     grid = make_grid(replace(ELECTED, min_owners=4, seats=4), bond=0)
+    params = grid.need(keys.PARAMS, Params)
+    grid.state[keys.PARAMS] = encode(replace(params, rules=[(1, rules)]))
     owners = [Key(f"old-{number}-owner") for number in range(4)]
     leaving = [
         join(grid, f"old-{number}", 200 * TOKEN, owner=owner, vrf_key=bytes([number]) * 32)
@@ -187,10 +189,22 @@ def test_a_bond_does_not_end_before_its_validators_last_vote() -> None:
     releases = [grid.tx(owner, ReleaseBond(validator.public)) for owner, validator in zip(owners, leaving, strict=True)]
     grid.block(*releases, dt=start - grid.now)
     assert not set(powers(grid)) & {validator.public for validator in leaving}
+    return grid, owners, leaving
+
+
+def test_a_bond_does_not_end_before_its_validators_last_vote() -> None:
+    """The bond holds the key by which its votes' extensions are checked: without it they would be refused."""
+    grid, owners, leaving = leave_in_the_block_that_elects_others(rules=3)
     for code in (Code.NOTHING_DUE, Code.OK):  # they vote at the next height, and the block after it carries that
         assert all(voter.vrf_key for height in (0, 1) for voter in voters(grid.state, grid.height + height))
         releases = [grid.tx(owner, ReleaseBond(one.public)) for owner, one in zip(owners, leaving, strict=True)]
         assert {result.code for result in grid.block(*releases, dt=100)} == {code}
+    assert not any(keys.bond_key(validator.public) in grid.state for validator in leaving)
+
+
+def test_rule_set_2_ends_a_bond_in_the_block_that_elects_others() -> None:
+    """So it stays, for replay."""
+    grid, _, leaving = leave_in_the_block_that_elects_others(rules=2)
     assert not any(keys.bond_key(validator.public) in grid.state for validator in leaving)
 
 

@@ -23,6 +23,7 @@ services:
 def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
     document = local_grid.deploy(APP)
     assert document["deployment"]["services"] == ["hello/web"]
+    local_grid.wait_for(lambda: "serving" in local_grid.logs("hello/web"))  # started is not yet listening
     assert local_grid.http_get("hello/web", 8080) == "hello from web\n"
     assert local_grid.python("hello/web", "import os; print(os.getpid())") == "1\n"
     first, *rest = local_grid.logs("hello/web")
@@ -40,6 +41,33 @@ def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
     assert float(row["escrow"]) > 0
     local_grid.end("hello")
     assert events() == ["started", "stopped"]
+
+
+def test_a_node_whose_address_was_gone_is_reached_again(local_grid: LocalGrid) -> None:
+    """The library loses its socket with the address, without a word to anyone; the agent opens its endpoint again."""
+    grid = local_grid
+    grid.deploy(APP)
+    grid.wait_for(lambda: "serving" in grid.logs("hello/web"))
+    assert grid.http_get("hello/web", 8080) == "hello from web\n"
+    node = grid.node_of("hello/web")
+    told = len(grid.agent_log(node))
+
+    def has_told(words: str) -> bool:
+        return any(words in row["event"] for row in grid.agent_log(node)[told:])
+
+    address = grid.in_namespace(node, "ip", "-o", "-4", "address", "show", "dev", "eth0").split()[3]
+    routes = grid.in_namespace(node, "ip", "-4", "route", "show", "default").split()
+    grid.in_namespace(node, "ip", "address", "del", address, "dev", "eth0")
+    try:
+        grid.wait_for(lambda: has_told("the endpoint died"), 10)
+    finally:
+        grid.in_namespace(node, "ip", "address", "add", address, "dev", "eth0")
+        if routes:
+            grid.in_namespace(node, "ip", "route", "replace", *routes)
+    grid.wait_for(lambda: has_told("the endpoint is open again"), 20)
+    grid.disconnect("hello/web", 8080)
+    assert grid.http_get("hello/web", 8080) == "hello from web\n"
+    grid.end("hello")
 
 
 def test_a_killed_test_run_leaves_nothing_for_the_next() -> None:

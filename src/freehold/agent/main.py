@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import logging
 import resource
 import signal
 import sys
 from pathlib import Path
 
 import structlog
+from structlog.typing import Processor
 
 from freehold.agent.identity import NodeHome
 from freehold.agent.node import Agent
@@ -21,20 +23,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="freehold.agent.main", description="The node agent of a prepared home.")
     parser.add_argument("--home", type=Path, required=True)
     arguments = parser.parse_args()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
+    _log_as_json()
     try:
         asyncio.run(_run(NodeHome(arguments.home)))
     except FreeholdError as error:
         sys.stderr.write(f"error: {error.message}\n{'next: ' + error.hint if error.hint else ''}\n")
         return error.exit_code
     return ExitCode.DONE
+
+
+def _log_as_json() -> None:
+    """One JSON object a line, also for what lower floors tell through the standard library's logging."""
+    stamps: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    write = structlog.processors.JSONRenderer()
+    structlog.configure(processors=[*stamps, write], logger_factory=structlog.WriteLoggerFactory(file=sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*stamps, structlog.processors.format_exc_info],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, write],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 async def _run(home: NodeHome) -> None:

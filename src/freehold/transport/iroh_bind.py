@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import iroh
 
 from freehold.base.errors import LocalProtocolError
-from freehold.transport.addresses import bind_addresses
+from freehold.transport.addresses import bind_addresses, family
 from freehold.transport.iroh_faults import FAULTS, words
 
 CLOSE_TIMEOUT_MS = 500
+TAKE_PAUSE_S = 0.02
+# IP_FREEBIND and IPV6_FREEBIND (linux/in.h, linux/in6.h), which the standard library does not name.
+_FREEBIND = {4: (socket.AF_INET, socket.IPPROTO_IP, 15), 6: (socket.AF_INET6, socket.IPPROTO_IPV6, 78)}
 
 
 async def open_endpoint(seed: bytes, bind: list[str], alpns: list[str]) -> iroh.Endpoint:
@@ -47,6 +51,39 @@ async def close_endpoint(inner: iroh.Endpoint, timeout_ms: int = CLOSE_TIMEOUT_M
     with contextlib.suppress(TimeoutError, *FAULTS):
         async with asyncio.timeout(timeout_ms / 1000):
             await inner.close()
+
+
+@contextlib.asynccontextmanager
+async def holding_ports(addresses: list[str]) -> AsyncIterator[None]:
+    """Meanwhile take the ports of `ip:port` addresses as they get free, also where the address is away (ip(7)).
+
+    An endpoint that is being closed still follows the machine's links: when its address comes back before it has
+    ended, it binds its socket anew, and nothing closes that one until the last of its connections is forgotten.
+    """
+    with contextlib.ExitStack() as held:
+        tasks = [asyncio.ensure_future(_take_port(address, held)) for address in addresses]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _take_port(address: str, held: contextlib.ExitStack) -> None:
+    host, _, port = address.rpartition(":")
+    kind, level, option = _FREEBIND[family(address)]
+    taken = held.enter_context(socket.socket(kind, socket.SOCK_DGRAM))
+    taken.setsockopt(level, option, 1)
+    if kind == socket.AF_INET6:
+        taken.setsockopt(level, socket.IPV6_V6ONLY, 1)
+    while True:
+        try:
+            taken.bind((host.strip("[]"), int(port)))
+        except OSError:
+            await asyncio.sleep(TAKE_PAUSE_S)
+        else:
+            return
 
 
 def is_bound(address: str) -> bool:

@@ -17,7 +17,7 @@ from freehold.base.errors import InvalidInputError, LocalProtocolError, check
 from freehold.transport import iroh_patch
 from freehold.transport.addresses import any_port, family, parse_address
 from freehold.transport.errors import ConnectionLostError, TimedOutError, WrongKeyError, timed_out
-from freehold.transport.iroh_bind import close_endpoint, is_bound, open_endpoint
+from freehold.transport.iroh_bind import close_endpoint, holding_ports, is_bound, open_endpoint
 from freehold.transport.iroh_faults import FAULTS, connection_error, dial_error, is_dead_endpoint
 from freehold.transport.iroh_stream import Stream, look_at
 from freehold.transport.ports import MAX_STREAMS, NODE_ID_BYTES
@@ -183,7 +183,7 @@ class Endpoint:
                     try:
                         return await _dial(inner, target, addresses, alpn)
                     except FAULTS as error:
-                        if not is_dead_endpoint(error):
+                        if self._inner is inner and not self._renewing.locked() and not is_dead_endpoint(error):
                             raise dial_error(error, str(target)) from None
                     await self._renewal(inner)
         except TimeoutError:
@@ -255,8 +255,15 @@ class Endpoint:
         while self._alpns:
             await asyncio.sleep(LOOK_S)
             inner = self._inner
-            if not all(is_bound(address) for address in self._addresses):
+            if await self._has_lost_socket():
                 await self._renew(inner)
+
+    async def _has_lost_socket(self) -> bool:
+        for _ in range(2):  # the second look passes by a socket that is just being bound anew
+            if all(is_bound(address) for address in self._addresses):
+                return False
+            await asyncio.sleep(RENEWAL_PAUSE_S)
+        return True
 
     async def _renew(self, dead: iroh.Endpoint) -> None:
         """Open the binding's endpoint again: it serves no more, and says so only by accepting nothing.
@@ -269,7 +276,8 @@ class Endpoint:
             if self._inner is not dead:
                 return
             _log.warning("the endpoint died; opening it again at %s", ", ".join(self._addresses))
-            await close_endpoint(dead, DEAD_CLOSE_TIMEOUT_MS)
+            async with holding_ports(self._addresses if self._alpns else []):
+                await close_endpoint(dead, DEAD_CLOSE_TIMEOUT_MS)
             self._inner = await self._open_again()
             _log.warning("the endpoint is open again")
             self._renewed.set()

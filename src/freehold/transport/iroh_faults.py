@@ -13,13 +13,8 @@ FAULTS = (iroh.IrohError, InternalError)
 
 Fault = iroh.IrohError | InternalError
 
-# What a dial says on an endpoint whose driver ended (noq's `ConnectError`), whose actors did, or that was closed.
-_DEAD_ENDPOINT = (
-    "endpoint stopping",
-    "endpoint driver future was dropped",
-    "state actor stopped",
-    "Endpoint is closed",
-)
+# What a dial says on an endpoint whose driver (noq's `ConnectError::EndpointStopping`) or whose actors have ended.
+_DEAD_ENDPOINT = ("endpoint stopping", "endpoint driver future was dropped", "state actor stopped")
 
 _STREAM_END = re.compile(r"(Reset|Stopped)\((\d{1,20})\)")
 _CLOSED_STREAM = "ClosedStream"
@@ -31,7 +26,7 @@ def words(error: Fault) -> str:
 
 
 def is_dead_endpoint(error: Fault) -> bool:
-    """Whether a dial failed because the endpoint that dials serves no more: dead, or closed to be opened again."""
+    """Whether a dial failed because the endpoint that dials serves no more."""
     text = words(error)
     return any(end in text for end in _DEAD_ENDPOINT)
 

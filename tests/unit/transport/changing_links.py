@@ -1,6 +1,7 @@
 """Run in a network namespace of its own: two endpoints while the machine's links change; prints one JSON object."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from freehold.base.errors import FreeholdError
 from freehold.transport.errors import ConnectionLostError
 from freehold.transport.iroh_endpoint import Endpoint
 from freehold.transport.ports import StreamPort
@@ -16,6 +18,8 @@ from freehold.transport.ports import StreamPort
 ALPN = "freehold/test/1"
 SERVER = "198.51.100.1:4600"
 SERVER_NET = "198.51.100.1/24"
+SILENT = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")  # RFC 8032, test 1
+SILENT_ADDRESS = "127.0.0.1:9"
 WAIT_S = 20.0
 DIED = "the endpoint died"
 REFUSED = "cannot be opened again"
@@ -99,12 +103,27 @@ async def held(told: Told) -> None:
 
 
 async def gone(told: Told) -> None:
-    """The server's address leaves the machine and comes back, as when a lease of DHCP is renewed late."""
+    """The server's address leaves the machine for a while, as when a lease of DHCP is renewed late."""
     ip("address", "del", SERVER_NET, "dev", "outside")
     await told.until(DIED, 1)
     await told.until(REFUSED, 1)
     ip("address", "add", SERVER_NET, "dev", "outside")
     await told.until(OPEN, 1)
+
+
+async def back(told: Told) -> None:
+    """The server's address comes back while the dead endpoint is being closed, which then binds it anew."""
+    ip("address", "del", SERVER_NET, "dev", "outside")
+    await told.until(DIED, 1)
+    ip("address", "add", SERVER_NET, "dev", "outside")
+    await told.until(OPEN, 1)
+
+
+async def keep_dialling(endpoint: Endpoint) -> None:
+    """Dial a node that is not there, again and again."""
+    while True:
+        with contextlib.suppress(FreeholdError):
+            await endpoint.dial(SILENT, [SILENT_ADDRESS], ALPN, 1_000)
 
 
 async def free(told: Told) -> None:
@@ -132,6 +151,7 @@ async def main(change: Callable[[Told], Awaitable[None]]) -> None:
     assert await accepted.read_exactly(1) == b"!"
     waiting = asyncio.ensure_future(is_cut(accepted))
     accepting = asyncio.ensure_future(server.accept())
+    dialling = asyncio.ensure_future(keep_dialling(server))
     changing = asyncio.ensure_future(change(told))
     if change is held:
         await told.until(DIED, 1)  # the dial begins at endpoints that are dead
@@ -149,11 +169,12 @@ async def main(change: Callable[[Told], Awaitable[None]]) -> None:
         "died": told.count(DIED),
         "same": [server.addresses == [SERVER], again.remote_id == client.node_id],
     }
+    dialling.cancel()
     await client.close()
     await server.close()
-    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.gather(waiting, dialling, return_exceptions=True)
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    asyncio.run(main({"held": held, "gone": gone, "free": free}[sys.argv[1]]))
+    asyncio.run(main({"held": held, "gone": gone, "back": back, "free": free}[sys.argv[1]]))

@@ -40,8 +40,9 @@ def test_an_endpoint_whose_port_was_held_is_opened_again() -> None:
 
 
 @pytest.mark.root
-def test_an_endpoint_whose_address_was_gone_is_opened_again() -> None:
-    assert run("gone") == {"heard": "?", "cut": True, "died": 1, "same": [True, True]}
+@pytest.mark.parametrize("how", ["gone", "back"])
+def test_an_endpoint_whose_address_was_gone_is_opened_again(how: str) -> None:
+    assert run(how) == {"heard": "?", "cut": True, "died": 1, "same": [True, True]}
 
 
 @pytest.mark.root

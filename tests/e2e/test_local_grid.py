@@ -43,6 +43,7 @@ def test_deploy_reach_and_end(local_grid: LocalGrid) -> None:
     assert events() == ["started", "stopped"]
 
 
+@pytest.mark.long  # `test_iroh_renewal` shows it of an endpoint alone
 def test_a_node_whose_address_was_gone_is_reached_again(local_grid: LocalGrid) -> None:
     """The library loses its socket with the address, without a word to anyone; the agent opens its endpoint again."""
     grid = local_grid

@@ -96,6 +96,7 @@ def test_what_a_block_holds_or_the_engine_did_not_recheck_counts_no_more() -> No
     waiting.admit(b"r", report("n", 1), 0)
     waiting.committed([b"tx0", b"r", b"unknown"], 1)
     assert not waiting.holds(b"tx0") and not waiting.holds(b"r") and waiting.holds(b"tx5")
+    assert waiting._left == {Lane.USERS: Room(11, 123), b"a": Room(11, 123)}
     waiting.committed([], 2)  # the engine is another one, and holds nothing
     assert len(waiting) == 0 and not any(waiting.holds(b"tx%d" % number) for number in range(13))
     assert waiting._left == {}

@@ -1,7 +1,8 @@
 """A ledger's HTTP server in a process of its own that tells one lie: `python hostile_rpc.py TOLD`, TOLD as JSON.
 
-`lie` is a name of `told_chain.BLOCK_LIES` or `VALUE_LIES`, or empty for the truth; the rest makes the chain. It prints
-its URL, and serves until it is killed.
+`lie` is a name of `told_chain.BLOCK_LIES` or `VALUE_LIES`, or empty for the truth. `top` is its newest block, `claimed`
+what its status says of that, and with `climbs` each question for its status finds it a block higher. The rest makes the
+chain. It prints its URL, and serves until it is killed.
 """
 
 import base64
@@ -24,7 +25,11 @@ class Teller:
         sets = [{int(number): power for number, power in powers.items()} for powers in told["sets"]]
         owners = {int(number): bytes.fromhex(owner) for number, owner in told.get("owners", {}).items()}
         fork = told.get("fork", "").encode()
-        self.chain = ToldChain(sets, owners, genesis_ms=told["genesis_ms"], fork=fork)
+        step_ms = told.get("step_ms", 1_000)
+        self.chain = ToldChain(sets, owners, genesis_ms=told["genesis_ms"], fork=fork, step_ms=step_ms)
+        self.top: int = told.get("top", TOP)
+        self.claimed: int | None = told.get("claimed")
+        self.climbs: bool = told.get("climbs", False)
         self.block_lie = BLOCK_LIES.get(told.get("lie", ""))
         self.value_lie = VALUE_LIES.get(told.get("lie", ""))
         assert self.block_lie or self.value_lie or not told.get("lie"), told
@@ -41,13 +46,14 @@ class Teller:
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         asked = urlsplit(path)
-        height = int((parse_qs(asked.query).get("height") or [0])[0] or body.get("height") or TOP)
+        height = int((parse_qs(asked.query).get("height") or [0])[0] or body.get("height") or self.top)
         if asked.path == "/v1/light_block":
             return {"height": height, "light_block": self.light_block(height)}
         if asked.path == "/v1/state":
             values = [self.value(key) for key in body["keys"]]
             return {"height": height, "light_block": self.light_block(height), "values": values}
-        return {"height": TOP}  # of /v1/status
+        self.top += self.climbs  # /v1/status
+        return {"height": self.top if self.claimed is None else self.claimed}
 
 
 def handler(teller: Teller) -> type[BaseHTTPRequestHandler]:

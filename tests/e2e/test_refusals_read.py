@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from told_chain import BLOCK_LIES, OWNERS, VALUE_LIES, ToldChain, pin, three
+from told_chain import BLOCK_LIES, OWNERS, TOP, VALUE_LIES, ToldChain, pin, three
 
 from freehold.base.amounts import format_amount
 from freehold.crypto.strkey import encode_account
@@ -127,6 +128,78 @@ def test_two_servers_with_two_signed_chains_are_named_and_nothing_is_believed(tm
     assert kept["primary"]["story"] in error["message"] and kept["witness"]["story"] in error["message"]
     # Whoever is asked first, it is the same conflict: refused alike, and kept once.
     assert (again[0], again[2]["error"]["code"]) == (5, "diverged") and list((home / "light").iterdir()) == [path]
+
+
+# -- older than what was verified -------------------------------------------------------------------------------------
+
+
+def balance(home: Path, chain: ToldChain, urls: list[str]) -> tuple[int, str, Any]:
+    return call(home, chain, urls, "wallet", "balance", RICH)
+
+
+def memory(home: Path) -> bytes:
+    (path,) = (home / "light").iterdir()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("claimed", [None, TOP])
+def test_an_older_state_than_this_home_has_verified_is_refused(tmp_path: Path, claimed: int | None) -> None:
+    """All of it is truly signed and proven, and yet old; whether the server admits it or says that it has caught up."""
+    chain = three()
+    home = tmp_path / "home"
+    with telling(chain) as url:
+        assert balance(home, chain, [url])[0] == 0
+    remembered = memory(home)
+    with telling(chain, top=5, claimed=claimed) as url:
+        exit_code, said, document = balance(home, chain, [url])
+    error = document["error"]
+    assert (exit_code, error["code"]) == (5, "stale_state"), document
+    assert f"{url} stands at block 5, 7 below" in error["message"] and "block 12" in error["message"]
+    (path,) = (home / "light").iterdir()
+    assert str(path) in error["hint"] and "FREEHOLD_RPC" in error["hint"]
+    assert said.splitlines()[:2] == [f"error: {error['message']}", f"next: {error['hint']}"]
+    assert memory(home) == remembered
+    with telling(chain, top=13) as url:  # nothing is lost: an honest server is believed as before
+        exit_code, _, document = balance(home, chain, [url])
+    assert (exit_code, document["height"]) == (0, 13)
+
+
+def test_another_server_or_a_moment_helps_against_one_that_is_behind(tmp_path: Path) -> None:
+    chain = three(time.time_ns() // 1_000_000 - 10_000)
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        newest = stack.enter_context(telling(chain))
+        assert balance(home, chain, [newest])[0] == 0
+        behind = stack.enter_context(telling(chain, top=5))
+        exit_code, _, document = balance(home, chain, [behind, newest])
+        assert (exit_code, document["height"]) == (0, 12)
+        climbing = stack.enter_context(telling(chain, top=5, climbs=True))
+        exit_code, _, document = balance(home, chain, [climbing])
+        assert (exit_code, document["height"]) == (0, 12)
+        others = [behind, stack.enter_context(telling(chain, top=9))]
+        exit_code, _, document = balance(home, chain, others)
+        assert (exit_code, document["error"]["code"]) == (5, "stale_state")
+        for url, words in zip(others, ("stands at block 5, 7 below", "stands at block 9, 3 below"), strict=True):
+            assert f"{url} {words}" in document["error"]["message"]
+
+
+def test_who_once_forged_a_high_block_is_told_and_does_not_make_the_truth_look_old(tmp_path: Path) -> None:
+    """All validators signed block 50; the chain itself reaches that time at block 5: both cannot be true."""
+    chain = three()
+    home = tmp_path / "home"
+    with telling(chain, fork="rich", step_ms=100, top=50) as url:
+        assert balance(home, chain, [url])[0] == 0
+    with telling(chain) as url:
+        exit_code, _, document = balance(home, chain, [url])
+        error = document["error"]
+        assert (exit_code, error["code"]) == (5, "diverged"), document
+        assert "block 12 is not older than block 50" in error["message"]
+        assert "what an earlier run verified says block 50 " in error["message"]
+        assert f"{url} says block 12 {pin(chain, 12)[3:]}" in error["message"]
+        (path,) = (home / "light").glob("genesis-*")
+        assert f"{path} remembers" in error["hint"] and len(list((home / "light").glob("divergence-50-*"))) == 1
+        path.unlink()  # as the hint says, once the operators have told the truth
+        assert balance(home, chain, [url])[2]["height"] == 12
 
 
 # -- who signs now ----------------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class ToldChain:
     chain_id: str = CHAIN
     genesis_ms: int = 0
     fork: bytes = b""
+    step_ms: int = 1_000  # from block to block
 
     def __post_init__(self) -> None:
         self.genesis_ms = self.genesis_ms or time.time_ns() // 1_000_000 - AGE_MS
@@ -104,7 +105,7 @@ class ToldChain:
         return Header(
             chain_id=self.chain_id,
             height=height,
-            time=Timestamp.from_ms(self.genesis_ms + height * 1_000),
+            time=Timestamp.from_ms(self.genesis_ms + height * self.step_ms),
             last_block_id=BlockID(bytes(32), PartSetHeader(1, bytes(32))),
             last_commit_hash=bytes(32),
             data_hash=data_hash([]),

@@ -87,9 +87,14 @@ class DivergedError(NotVerifiedError):
             witness: who told the other.
         """
         sides = ((primary, divergence.primary), (witness, divergence.witness))
+        height, other = divergence.primary.header.height, divergence.witness.header.height
+        what = (
+            f"two different blocks are signed at height {height}"
+            if other == height
+            else f"block {other} is not older than block {height} above it, and both are signed"
+        )
         super().__init__(
-            f"two different blocks are signed at height {divergence.primary.header.height} ({divergence.kind}): "
-            + "; ".join(f"{who} says {story_text(block)}" for who, block in sides),
+            f"{what} ({divergence.kind}): " + "; ".join(f"{who} says {story_text(block)}" for who, block in sides),
             code="diverged",
             hint="keep the evidence file and ask the grid's operators; do not act on either answer",
         )

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,11 +29,12 @@ from freehold.light.trust import GENESIS_TRUST, Trust
 from freehold.light.types import LightBlock
 from freehold.light.verify import VerifiedHeader
 from freehold.lightclient.answers import BlockAnswer, StateAnswer, TxAnswer, decode_answer, plain
-from freehold.lightclient.servers import Servers, wall_ms
+from freehold.lightclient.servers import CATCH_UP_POLL_S, CATCH_UP_S, Servers, StaleStateError, wall_ms
 from freehold.lightclient.trust_store import TrustStore
 from freehold.lightclient.trusted_chain import COMPARE_TIMEOUT_S, Comparison, Peer, TrustedChain
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 MAX_KEYS = 256
 COMMIT_POLL_S = 0.5
@@ -124,6 +125,7 @@ class LedgerClient:
         self._chain = TrustedChain(genesis, trust, store, now_ms)
         self._timeout_s = timeout_s
         self._servers = Servers(self.url, timeout_s, stale_ms=STALE_TICKS * _tick_ms(genesis), now_ms=now_ms)
+        self._servers.floor = self._chain.remembered_height
         self._known: tuple[str, TrustedState] | None = None  # the answer verified last, and what it gave
         self._saved_at = time.monotonic()
 
@@ -147,16 +149,52 @@ class LedgerClient:
 
         Raises:
             UnreachableError: no answer in time.
-            NotVerifiedError: the answer does not verify.
+            NotVerifiedError: the answer does not verify; `StaleStateError`: it is older than what was verified before.
         """
-        asked = boottime_ms()
-        with self._naming_the_server():
-            answer, url = await self._told("GET", "/v1/light_block", None, BlockAnswer, timeout_s)
-            await self._verify(answer.light_block, asked, url)
-        if self.newest is None:  # _verify has just set it, or raised
-            raise NotVerifiedError("no header was verified", code="no_header")
+        header = await self._newest(self._ask_header, self._timeout_s if timeout_s is None else timeout_s)
+        if self.newest is None or self.newest.height < header.height:  # _verify has just set it, or raised
+            raise LocalProtocolError("the newest header is not the highest", code="no_header")
         self._servers.judge(self.newest.time_ms)
         return self.newest
+
+    async def _ask_header(self, limit_s: float) -> tuple[AskedHeader, int, str]:
+        asked = boottime_ms()
+        answer, url = await self._told("GET", _block_path(None), None, BlockAnswer, limit_s)
+        _, header = await self._verify(answer.light_block, asked, url)
+        return header, header.height, url
+
+    async def _newest(self, ask: Callable[[float], Awaitable[tuple[T, int, str]]], limit_s: float) -> T:
+        """Ask for the newest state until it is no older than what was verified before.
+
+        Honest servers are some blocks apart: one that is behind is left for the next, and waited for when it is the
+        only one.
+
+        Args:
+            ask: a server, within so many seconds; gives the answer, its height, and who gave it.
+            limit_s: over all of it.
+
+        Raises:
+            StaleStateError: no server has got so far.
+        """
+        floor, now = self._servers.floor, asyncio.get_running_loop().time
+        ends = now() + limit_s
+        gives_up = None  # counted from the first old answer
+        behind: dict[str, int] = {}
+        while True:
+            with self._naming_the_server():
+                answer, height, url = await ask(max(ends - now(), CATCH_UP_POLL_S))
+                if height >= floor:
+                    return answer
+                gives_up = gives_up or min(ends, now() + CATCH_UP_S)
+                is_asked_again = url in behind
+                behind[url] = height
+                self._servers.leave_behind(url)
+                if now() >= gives_up:
+                    raise StaleStateError(behind, floor)
+                if (
+                    is_asked_again
+                ):  # it says that it has caught up, and has not: several servers at one address, or a lie
+                    await asyncio.sleep(CATCH_UP_POLL_S)
 
     async def light_block(self, height: int) -> LightBlock:
         """The verified light block of a height."""
@@ -188,31 +226,43 @@ class LedgerClient:
 
         Raises:
             UnreachableError: no answer in time.
-            NotVerifiedError: a header, proof or height does not verify.
+            NotVerifiedError: a header, proof or height does not verify; `StaleStateError`: the newest that the
+                servers tell is older than what was verified before.
         """
         wanted = list(dict.fromkeys(keys))
-        for _ in range(self._servers.count):
-            with self._naming_the_server():
-                first = await self._read_batch(wanted[:MAX_KEYS], height)
-            if height is not None or not self._servers.judge(first.at.time_ms):
-                break  # else once more, from the next server: when all are old, the ledger itself stands still
+        if height is None:
+            first = await self._read_newest(wanted[:MAX_KEYS])
+        else:
+            first = await self._read_at(wanted[:MAX_KEYS], height)
         for start in range(MAX_KEYS, len(wanted), MAX_KEYS):
-            with self._naming_the_server():
-                batch = await self._read_batch(wanted[start : start + MAX_KEYS], first.at.height)
+            batch = await self._read_at(wanted[start : start + MAX_KEYS], first.at.height)
             first.values.update(batch.values)
             first.proofs.update(batch.proofs)
         return first
 
-    async def _read_batch(self, keys: list[bytes], height: int | None) -> Snapshot:
+    async def _read_at(self, keys: list[bytes], height: int) -> Snapshot:
+        with self._naming_the_server():
+            snapshot, _ = await self._read_batch(keys, height, self._timeout_s)
+        return snapshot
+
+    async def _read_newest(self, keys: list[bytes]) -> Snapshot:
+        async def ask(limit_s: float) -> tuple[Snapshot, int, str]:
+            snapshot, url = await self._read_batch(keys, None, limit_s)
+            return snapshot, snapshot.at.height, url
+
+        for _ in range(self._servers.count):
+            found = await self._newest(ask, self._timeout_s)
+            if not self._servers.judge(found.at.time_ms):
+                break  # else once more, from the next server: when all are old, the ledger itself stands still
+        return found
+
+    async def _read_batch(self, keys: list[bytes], height: int | None, limit_s: float) -> tuple[Snapshot, str]:
         asked = boottime_ms()
-        known = self.newest.height if self.newest else 0
         body = {"keys": [key.hex() for key in keys], "height": height}
-        answer, url = await self._told("POST", "/v1/state", msgspec.json.encode(body), StateAnswer, None)
+        answer, url = await self._told("POST", "/v1/state", msgspec.json.encode(body), StateAnswer, limit_s)
         block, verified = await self._verify(answer.light_block, asked, url)
         if height is not None and block.header.height != height:
             raise NotVerifiedError("the server answered for another height", code="wrong_height")
-        if height is None and block.header.height < known:
-            raise NotVerifiedError("the server answered from an older state than before", code="stale_state")
         values: dict[bytes, bytes | None] = {}
         proofs: dict[bytes, bytes] = {}
         if len(answer.values) != len(keys):
@@ -224,7 +274,7 @@ class LedgerClient:
                 raise NotVerifiedError("the server answered for another key", code="wrong_key")
             _verify_value(block.header.app_hash, key, value, proof)
             values[key], proofs[key] = value, proof
-        return Snapshot(verified, block, values, proofs)
+        return Snapshot(verified, block, values, proofs), url
 
     async def submit(self, data: bytes, *, wait: bool = True, timeout_s: float = 30.0) -> Outcome:
         """Send a transaction; with `wait`, return when it is in a durable block that the newest header proves.
@@ -279,6 +329,11 @@ class LedgerClient:
             yield
         except DivergedError:
             raise  # it names both servers, and nothing more is read
+        except StaleStateError as error:  # it names them, and each was left in its turn
+            error.hint = "it may be catching up: try again in a while, or name another server in FREEHOLD_RPC"
+            if self._chain.memory is not None:
+                error.hint += f"; if the grid's operators say that the ledger was set back, remove {self._chain.memory}"
+            raise
         except NotVerifiedError as error:
             url = self._servers.url
             self._servers.turn(url)
@@ -301,7 +356,7 @@ class LedgerClient:
         if state.verified is None or state.light_block is None:
             raise LocalProtocolError("a verified header has its light block", code="no_header")
         header = AskedHeader(state.verified.header, state.hash, state.verified.signers, asked_boottime_ms)
-        if self.newest is None or header.height > self.newest.height:
+        if header.height >= self._servers.floor and (self.newest is None or header.height > self.newest.height):
             self.newest = header
             self._servers.floor = header.height
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:

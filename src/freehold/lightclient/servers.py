@@ -1,14 +1,14 @@
 """The HTTP under the light client: one ledger's RPC servers, asked in turn.
 
 The server that answered last is asked first. One that is silent, unreachable or says that it cannot serve (5xx) is left
-for the next, and so is one whose newest header is old. A server that was just turned to may be a block behind the one
-before it: it is waited for until it has reached the height that this client has verified, so that the state never
-seems to go back. What a server says here is believed by nobody: `LedgerClient` verifies it.
+for the next, and so is one whose newest header is old. A server that was just turned to, or that told an older state,
+may be some blocks behind: it is waited for until it says that it has reached the height that this reader has verified,
+so that the state never seems to go back. What a server says here is believed by nobody: `LedgerClient` verifies it.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,24 @@ class Answer:
 
 class _Status(msgspec.Struct):
     height: int
+
+
+class StaleStateError(NotVerifiedError):
+    """No server stands as high as what was verified before: what they tell is older."""
+
+    def __init__(self, behind: Mapping[str, int], floor: int, others: str = "") -> None:
+        """Say who is behind, and by how much.
+
+        Args:
+            behind: the height of each server that is, by its URL; at least one.
+            floor: the height that was verified before.
+            others: words about servers that could not be asked.
+        """
+        told = [f"{url} stands at block {height}, {floor - height} below" for url, height in behind.items()]
+        words = "; ".join([*told, others] if others else told)
+        super().__init__(
+            f"what is told is older than block {floor}, which was verified before: {words}", code="stale_state"
+        )
 
 
 class Servers:
@@ -95,6 +113,11 @@ class Servers:
             self._at = (self._at + 1) % len(self._urls)
             self._is_new = True
 
+    def leave_behind(self, url: str) -> None:
+        """Leave a server that told an older state than `floor`; the only one is waited for before it is asked again."""
+        self.turn(url)
+        self._is_new = True
+
     @property
     def count(self) -> int:
         """How many servers there are."""
@@ -122,9 +145,10 @@ class Servers:
 
         Raises:
             UnreachableError: no server answered in time.
-            NotVerifiedError: an answer broke its bounds.
+            NotVerifiedError: an answer broke its bounds; `StaleStateError` when those that are up are behind.
         """
         reasons: list[str] = []
+        behind: dict[str, int] = {}
         told: Answer | None = None  # by a server that could not serve; its words say more than silence
         try:
             # One limit over all of it: those of the HTTP library begin anew with each byte that a server drips.
@@ -132,7 +156,7 @@ class Servers:
                 for _ in self._urls:
                     url = self.url
                     try:
-                        await self._catch_up(url)
+                        await self._catch_up(url, behind, limit_s)
                         # What may take long by its nature has all the time that is left; a read has half of it.
                         share_s = limit_s if path in WAITING or not self.has_others else limit_s / 2
                         async with asyncio.timeout(share_s):
@@ -142,13 +166,17 @@ class Servers:
                         told = answer
                         reasons.append(f"{url}: status {answer.status}")
                     except (TimeoutError, httpx2.HTTPError, OSError) as error:
-                        reasons.append(f"{url}: {type(error).__name__}")
+                        if url not in behind:
+                            reasons.append(f"{url}: {type(error).__name__}")
                     self.turn(url)
         except TimeoutError:
-            reasons.append(f"{self.url}: TimeoutError")
+            if self.url not in behind:
+                reasons.append(f"{self.url}: TimeoutError")
             self.turn(self.url)
         if told is not None:
             return told
+        if behind:
+            raise StaleStateError(behind, self.floor, "; ".join(reasons))
         raise UnreachableError(
             f"the ledger at {self._urls[0]} does not answer: {reasons[-1].rpartition(' ')[2]}"
             if not self.has_others
@@ -177,19 +205,23 @@ class Servers:
                 f"the server {url} does not answer: {type(error).__name__}", code="server_unreachable"
             ) from error
 
-    async def _catch_up(self, url: str) -> None:
-        """Wait for a server that was just turned to; one that stays behind counts as silent."""
+    async def _catch_up(self, url: str, behind: dict[str, int], limit_s: float) -> None:
+        """Wait for a server that was just turned to; one that stays behind is noted, and counts as silent."""
         if not self._is_new:
             return
-        async with asyncio.timeout(CATCH_UP_S):
+        # Within a node's short limit there must be time left for the next one.
+        async with asyncio.timeout(min(CATCH_UP_S, limit_s / len(self._urls))):
             while True:
                 answer = await self._ask(url, "GET", "/v1/status", None, CATCH_UP_S)
                 try:
-                    if decode_json(answer.content, _Status).height >= self.floor:
-                        break
+                    height = decode_json(answer.content, _Status).height
                 except (msgspec.DecodeError, ValueError, RecursionError):
                     raise TimeoutError from None
+                if height >= self.floor:
+                    break
+                behind[url] = height
                 await asyncio.sleep(CATCH_UP_POLL_S)
+        behind.pop(url, None)
         self._is_new = False
 
     async def _ask(self, url: str, method: str, path: str, content: bytes | None, limit_s: float) -> Answer:

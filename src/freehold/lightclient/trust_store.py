@@ -6,6 +6,10 @@ Spec: docs/spec/light-client.md.
 """
 
 import base64
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +78,11 @@ class TrustStore:
         Raises:
             InvalidInputError: `trust_damaged`, or `trust_other_chain`.
         """
+        state = self._read()
+        self._saved = 0 if state is None else state.height
+        return state
+
+    def _read(self) -> TrustedState | None:
         try:
             with self.path.open("rb") as file:
                 data = file.read(_MAX_FILE_BYTES + 1)
@@ -92,29 +101,34 @@ class TrustStore:
         if named != (self._genesis.chain_id, self._genesis.digest.hex(), str(self._trust)):
             raise self._refusal("is of another chain, or of another trust", "trust_other_chain")
         try:
-            state = trust_signed(LightBlock.decode(raw), self._genesis.chain_id)
+            return trust_signed(LightBlock.decode(raw), self._genesis.chain_id)
         except (CodecError, NotVerifiedError) as error:
             raise self._refusal(f"is damaged: {error.message}", "trust_damaged") from None
-        self._saved = state.height
-        return state
 
     def save(self, state: TrustedState) -> None:
-        """Remember a verified light block that is higher than the one on disk.
+        """Remember a verified light block, unless the one on disk is as high: several commands may share a home.
 
         Raises:
             OSError: it cannot be written.
+            InvalidInputError: what is there was damaged meanwhile, or is of another chain; it stands.
         """
         if state.light_block is None or state.height <= self._saved:
             return
+        with _alone_in(self._folder):
+            known = self._read()
+            if known is None or known.height < state.height:
+                self._write(state.light_block)
+        self._saved = state.height
+
+    def _write(self, light_block: LightBlock) -> None:
         stored = _TrustFile(
             FORMAT,
             self._genesis.chain_id,
             self._genesis.digest.hex(),
             str(self._trust),
-            _base64(state.light_block.encode()),
+            _base64(light_block.encode()),
         )
         write_private(self.path, msgspec.json.encode(stored))
-        self._saved = state.height
 
     def keep_evidence(self, divergence: Divergence, primary_url: str, witness_url: str) -> Path | None:
         """Keep both stories of a divergence; the same one is kept once, and at most `MAX_EVIDENCE_FILES`.
@@ -150,6 +164,18 @@ class TrustStore:
             code=code,
             hint=f"remove that file: trust then begins anew at {str(self._trust)[:40]}",
         )
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes, for as long as a small file is read and written."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _side(url: str, block: LightBlock, evidence: LightClientAttackEvidence | None) -> _Side:

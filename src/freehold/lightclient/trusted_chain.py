@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NoReturn
 
 from freehold.base.errors import InvalidInputError, NotVerifiedError, RefusedError, UnreachableError
@@ -31,6 +32,7 @@ MAX_STATES: Final = 64
 NEVER_PRUNED: Final = 10  # newest blocks that every server keeps
 HOP_UNAVAILABLE: Final = "hop_unavailable"
 EARLIER_RUN: Final = "what an earlier run verified"
+THIS_RUN: Final = "what this run verified before"
 
 Fetch = Callable[[int | None], Awaitable[LightBlock]]  # a height, or None for the newest
 
@@ -87,13 +89,24 @@ class TrustedChain:
         self._now_ms = now_ms
         self._root = None if isinstance(trust, PinnedTrust) else trust_genesis(genesis)
         self._states: dict[int, TrustedState] = {}
-        self._agreed = store.load() if store is not None else None  # no other server has spoken against it
-        self._remembered = self._agreed  # to be compared once: an earlier run may have asked one server alone
-        if self._agreed is not None:
-            self._states[self._agreed.height] = self._agreed
+        self._remembered = store.load() if store is not None else None
+        self._is_memory_compared = False  # to be done once: an earlier run may have asked one server alone
+        self._agreed = self._remembered  # the last that no other server has spoken against
+        if self._remembered is not None:
+            self._states[self._remembered.height] = self._remembered
         self._compared_at: float | None = None
         self._compared = 0
         self._diverged: DivergedError | None = None
+
+    @property
+    def remembered_height(self) -> int:
+        """Of what an earlier run verified; 0 without memory."""
+        return 0 if self._remembered is None else self._remembered.height
+
+    @property
+    def memory(self) -> Path | None:
+        """The file that remembers; None without."""
+        return None if self._store is None else self._store.path
 
     async def accept(self, block: LightBlock, peer: Peer) -> TrustedState:
         """Verify a light block.
@@ -106,7 +119,8 @@ class TrustedChain:
             The trusted state of its height; its light block may have other signatures than the given one.
 
         Raises:
-            NotVerifiedError: it does not verify; `DivergedError` when two blocks of its height do.
+            NotVerifiedError: it does not verify; `DivergedError` when two blocks of its height do, or when it is not
+                older than a verified block above it.
             UnreachableError: the blocks between did not come in time.
             InvalidInputError: `below_trusted`.
         """
@@ -122,7 +136,10 @@ class TrustedChain:
         trace = await self._hops(base, block, peer.fetch)
         known = self._states.get(height)  # again: another read may have been faster
         if known is not None and known.light_block is not None and known.hash != trace[-1].hash:
-            self._conflict(find_divergence(base, known.light_block, block), peer.url, peer.url)
+            self._conflict(find_divergence(base, known.light_block, block), self._teller(known), peer.url)
+        above = min((other for other in self._states if other > height), default=None)
+        if above is not None:
+            self._check_order(base, block, self._states[above], peer)
         for state in trace[1:]:
             self._keep(state)
         return trace[-1]
@@ -181,8 +198,23 @@ class TrustedChain:
             return
         try:
             await asyncio.to_thread(self._store.save, newest)
-        except OSError:
-            return  # a read-only home: the next run begins lower, and verifies as much
+        except (OSError, InvalidInputError):
+            return  # a read-only home, or one damaged meanwhile: the next run begins lower, or says so
+
+    def _check_order(self, base: TrustedState, block: LightBlock, above: TrustedState, peer: Peer) -> None:
+        """Time rises with the height: a lower block that is not older belongs to another story.
+
+        Without this whoever could sign a high block once would make the truth look old for ever.
+
+        Raises:
+            DivergedError: so it is.
+        """
+        if above.light_block is not None and block.header.time.ns >= above.time.ns:
+            self._conflict(find_divergence(base, above.light_block, block), self._teller(above), peer.url)
+
+    def _teller(self, known: TrustedState) -> str:
+        remembered = self._remembered
+        return EARLIER_RUN if remembered is not None and known.hash == remembered.hash else THIS_RUN
 
     async def _base(self, height: int, fetch: Fetch) -> TrustedState:
         below = max((known for known in self._states if known < height), default=None)
@@ -254,8 +286,11 @@ class TrustedChain:
         Raises:
             DivergedError: another server tells another story of that height.
         """
-        remembered, self._remembered = self._remembered, None
-        if remembered is None or self._root is None or remembered.height <= self._root.height:
+        remembered = self._remembered
+        if self._is_memory_compared or remembered is None or self._root is None:
+            return
+        self._is_memory_compared = True
+        if remembered.height <= self._root.height:
             return
         trace = (self._root, remembered)
         answers = await asyncio.gather(*(self._hear_or_not(witness, trace, limit_s) for witness in witnesses))

@@ -22,7 +22,7 @@ from freehold.ledger.records import Account
 from freehold.ledger.transactions import Transfer, tx_id
 from freehold.light.divergence import DivergedError
 from freehold.lightclient.client import MAX_KEYS
-from freehold.lightclient.servers import MAX_RESPONSE_BYTES
+from freehold.lightclient.servers import MAX_RESPONSE_BYTES, StaleStateError
 
 KEY = keys.account_key(TENANT.public)
 OTHER = keys.account_key(OWNERS[0].public)
@@ -150,7 +150,8 @@ def test_an_older_state_than_was_seen():
         server.twist = lambda path, answer: honest.json()
         await server.client.read([KEY])
 
-    assert refused(None, ask, desk).code == "stale_state"
+    error = refused(None, ask, desk, StaleStateError)
+    assert error.code == "stale_state" and "stands at block 3, 2 below" in error.message
 
 
 def test_an_older_header_renews_nothing():
@@ -161,10 +162,12 @@ def test_an_older_header_renews_nothing():
         first = await server.client.refresh()
         old = (await server.face.get("/v1/light_block?height=2")).json()
         server.twist = lambda path, answer: old
-        return first, await server.client.refresh()
+        with pytest.raises(StaleStateError):
+            await server.client.refresh(timeout_s=0.3)
+        return first, server.client.newest
 
-    first, second = with_server(work, desk)
-    assert second == first and second.height == 5
+    first, newest = with_server(work, desk)
+    assert newest is first and newest.height == 5
 
 
 def test_the_same_header_renews_nothing():

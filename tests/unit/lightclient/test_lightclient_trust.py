@@ -162,8 +162,6 @@ def test_the_newest_header_is_remembered_between_runs(tmp_path: Path):
     assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
     source = Source(true_block, TOP + 1)
     assert refresh(source, store=store_of(tmp_path)) == TOP + 1 and source.asked == [None]
-    # A lower height is verified from below, and takes nothing back.
-    assert refresh(Source(true_block, 3), store=store_of(tmp_path)) == 3
     state = store_of(tmp_path).load()
     assert state is not None and state.height == TOP + 1
 

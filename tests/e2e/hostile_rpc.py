@@ -1,8 +1,9 @@
 """A ledger's HTTP server in a process of its own that tells one lie: `python hostile_rpc.py TOLD`, TOLD as JSON.
 
 `lie` is a name of `told_chain.BLOCK_LIES` or `VALUE_LIES`, or empty for the truth. `top` is its newest block, `claimed`
-what its status says of that, and with `climbs` each question for its status finds it a block higher. The rest makes the
-chain. It prints its URL, and serves until it is killed.
+what its status says of that, and with `climbs` each question for its status finds it a block higher. Asked for a block
+by its height it answers with `withholds`, an HTTP status and a code, where that is given. The rest makes the chain. It
+prints its URL, and serves until it is killed.
 """
 
 import base64
@@ -30,6 +31,7 @@ class Teller:
         self.top: int = told.get("top", TOP)
         self.claimed: int | None = told.get("claimed")
         self.climbs: bool = told.get("climbs", False)
+        self.withholds: tuple[int, str] | None = told.get("withholds")
         self.block_lie = BLOCK_LIES.get(told.get("lie", ""))
         self.value_lie = VALUE_LIES.get(told.get("lie", ""))
         assert self.block_lie or self.value_lie or not told.get("lie"), told
@@ -44,12 +46,20 @@ class Teller:
         row = self.chain.value(bytes.fromhex(key))
         return row if self.value_lie is None else self.value_lie[0](self.chain, row)
 
-    def answer(self, path: str, body: dict[str, Any]) -> Any:
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         asked = urlsplit(path)
-        height = int((parse_qs(asked.query).get("height") or [0])[0] or body.get("height") or self.top)
-        if asked.path == "/v1/light_block":
+        named = int((parse_qs(asked.query).get("height") or [0])[0])
+        if named and self.withholds is not None:
+            return self.withholds[0], {"code": self.withholds[1], "message": "not told"}
+        if named > self.top:
+            return 404, {"code": "height_unknown", "message": "not made yet"}
+        return 200, self.told(asked.path, named, body)
+
+    def told(self, path: str, named: int, body: dict[str, Any]) -> Any:
+        height = named or body.get("height") or self.top
+        if path == "/v1/light_block":
             return {"height": height, "light_block": self.light_block(height)}
-        if asked.path == "/v1/state":
+        if path == "/v1/state":
             values = [self.value(key) for key in body["keys"]]
             return {"height": height, "light_block": self.light_block(height), "values": values}
         self.top += self.climbs  # /v1/status
@@ -65,8 +75,9 @@ def handler(teller: Teller) -> type[BaseHTTPRequestHandler]:
             self.tell(json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
         def tell(self, body: dict[str, Any]) -> None:
-            content = json.dumps(teller.answer(self.path, body)).encode()
-            self.send_response(200)
+            status, document = teller.answer(self.path, body)
+            content = json.dumps(document).encode()
+            self.send_response(status)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -202,6 +202,38 @@ def test_who_once_forged_a_high_block_is_told_and_does_not_make_the_truth_look_o
         assert balance(home, chain, [url])[2]["height"] == 12
 
 
+# -- one that is ahead of those who could contradict it ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "withholds", [(503, "overloaded"), pytest.param((404, "height_pruned"), marks=pytest.mark.long)]
+)
+def test_a_fork_that_is_silent_about_what_another_server_has_is_left_for_it(
+    tmp_path: Path, withholds: tuple[int, str]
+) -> None:
+    chain = three(time.time_ns() // 1_000_000 - 10_000)
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        fork = stack.enter_context(telling(chain, fork="rich", withholds=withholds))
+        honest = stack.enter_context(telling(chain, top=9))
+        exit_code, _, document = balance(home, chain, [fork, honest])
+    assert (exit_code, document["height"]) == (0, 9), document
+    assert not (home / "light").exists()  # nobody confirmed a block
+
+
+def test_a_block_that_nobody_can_be_compared_with_is_said(tmp_path: Path) -> None:
+    """A server may have pruned what lies so deep: the command goes on, and never takes that for agreement."""
+    chain = three(time.time_ns() // 1_000_000 - 30_000)
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        ahead = stack.enter_context(telling(chain, top=30, withholds=(404, "height_pruned")))
+        behind = stack.enter_context(telling(chain, top=9))
+        exit_code, said, document = balance(home, chain, [ahead, behind])
+    assert (exit_code, document["height"]) == (0, 30), document
+    assert f"note: block 30 of {ahead} could not be compared with any other server: 1 far behind" in said
+    assert not (home / "light").exists()
+
+
 # -- who signs now ----------------------------------------------------------------------------------------------------
 
 

@@ -62,7 +62,14 @@ class Agent:
         home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = TrustStore(home.data / "light", home.genesis, home.trust)
         limit_s = self.preset.fence_ms / 2000
-        ledger = LedgerClient(home.settings.ledger, home.genesis, timeout_s=limit_s, trust=home.trust, store=store)
+        ledger = LedgerClient(
+            home.settings.ledger,
+            home.genesis,
+            timeout_s=limit_s,
+            trust=home.trust,
+            store=store,
+            doubt=lambda words: log.warning("not_compared", what=words),
+        )
         runtime = ContainerRuntime(home.data / "runtime", home.id.hex()[:16])
         for container in await runtime.adopt():
             self._found[bytes.fromhex(container.id)] = container

@@ -138,10 +138,11 @@ async def _export(home: Home, trusted: TrustedGenesis, target: str, trust: Trust
 def _say_comparison(comparison: Comparison | None) -> None:
     if comparison is None:
         return
-    asked = comparison.agreed + comparison.behind + comparison.silent + comparison.refused
+    asked = comparison.agreed + comparison.behind + comparison.silent + comparison.refused + comparison.apart
     say(
         f"note: {comparison.agreed} of {asked} other servers show the same block {comparison.height}; "
-        f"{comparison.behind} are behind, {comparison.silent} silent, {comparison.refused} told what does not verify"
+        f"{comparison.behind} are behind, {comparison.silent} silent, {comparison.refused} told what does not verify, "
+        f"{comparison.apart} are too far behind to be compared"
     )
 
 

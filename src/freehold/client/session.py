@@ -1,5 +1,7 @@
 """A person's view of the ledger: verified reads and signed transactions with the right nonce."""
 
+import sys
+
 from freehold.client.home import Home
 from freehold.client.wallet import Wallet
 from freehold.crypto.ed25519 import PrivateKey
@@ -30,7 +32,7 @@ class Session:
         self.wallet = wallet
         genesis, trust = home.genesis(), home.trust() if trust is None else trust
         store = TrustStore(home.trust_folder, genesis, trust)
-        self.ledger = LedgerClient(home.settings().rpc, genesis, trust=trust, store=store)
+        self.ledger = LedgerClient(home.settings().rpc, genesis, trust=trust, store=store, doubt=_note)
         state = self.ledger.genesis.app_state
         self.preset = parse_preset(state["preset"], state["values"])
 
@@ -61,3 +63,7 @@ class Session:
         until = header.height + VALID_HEIGHTS
         data = sign_tx(self.ledger.chain_id, sender, nonce, self.preset.min_fee, until, body)
         return await self.ledger.submit(data)
+
+
+def _note(words: str) -> None:
+    print(f"note: {words}", file=sys.stderr, flush=True)

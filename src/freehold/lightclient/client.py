@@ -31,7 +31,7 @@ from freehold.light.verify import VerifiedHeader
 from freehold.lightclient.answers import BlockAnswer, StateAnswer, TxAnswer, decode_answer, plain
 from freehold.lightclient.servers import CATCH_UP_POLL_S, CATCH_UP_S, Servers, StaleStateError, wall_ms
 from freehold.lightclient.trust_store import TrustStore
-from freehold.lightclient.trusted_chain import COMPARE_TIMEOUT_S, Comparison, Peer, TrustedChain
+from freehold.lightclient.trusted_chain import COMPARE_TIMEOUT_S, Comparison, Peer, TrustedChain, WithheldError
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -104,6 +104,7 @@ class LedgerClient:
         trust: Trust = GENESIS_TRUST,
         store: TrustStore | None = None,
         now_ms: Callable[[], int] = wall_ms,
+        doubt: Callable[[str], None] | None = None,
     ) -> None:
         """Bind the parts; nothing is asked yet.
 
@@ -114,6 +115,7 @@ class LedgerClient:
             trust: where trust begins.
             store: where the newest verified light block is remembered between runs; None: nowhere.
             now_ms: the wall clock.
+            doubt: told in words, for people, that no server could be compared with the one that is read from.
 
         Raises:
             InvalidInputError: what is remembered is damaged, or of another chain.
@@ -123,6 +125,7 @@ class LedgerClient:
         self.trust = trust
         self.newest: AskedHeader | None = None
         self._chain = TrustedChain(genesis, trust, store, now_ms)
+        self._doubt = doubt
         self._timeout_s = timeout_s
         self._servers = Servers(self.url, timeout_s, stale_ms=STALE_TICKS * _tick_ms(genesis), now_ms=now_ms)
         self._servers.floor = self._chain.remembered_height
@@ -180,9 +183,17 @@ class LedgerClient:
         ends = now() + limit_s
         gives_up = None  # counted from the first old answer
         behind: dict[str, int] = {}
+        withheld = 0
         while True:
             with self._naming_the_server():
-                answer, height, url = await ask(max(ends - now(), CATCH_UP_POLL_S))
+                try:
+                    answer, height, url = await ask(max(ends - now(), CATCH_UP_POLL_S))
+                except WithheldError as error:
+                    withheld += 1
+                    if withheld == self._servers.count:
+                        raise
+                    self._servers.turn(error.url)
+                    continue
                 if height >= floor:
                     return answer
                 gives_up = gives_up or min(ends, now() + CATCH_UP_S)
@@ -329,6 +340,10 @@ class LedgerClient:
             yield
         except DivergedError:
             raise  # it names both servers, and nothing more is read
+        except WithheldError as error:  # it names the servers, too
+            self._servers.turn(error.url)
+            error.hint = _OTHER_SERVER
+            raise
         except StaleStateError as error:  # it names them, and each was left in its turn
             error.hint = "it may be catching up: try again in a while, or name another server in FREEHOLD_RPC"
             if self._chain.memory is not None:
@@ -345,12 +360,9 @@ class LedgerClient:
     async def _verify(self, encoded: str, asked_boottime_ms: int, url: str) -> tuple[LightBlock, AskedHeader]:
         known = self._known
         if known is None or known[0] != encoded:  # most answers bring the block of the one before
-            peer = self._primary(url)  # whoever's turn it is by now: none is its own witness
-            known = encoded, await self._chain.accept(_decode_block(encoded), peer)
+            known = encoded, await self._chain.accept(_decode_block(encoded), self._primary(url))
             if self._servers.has_others and self._chain.is_comparison_due():
-                witnesses = [self._witness(other) for other in self._servers.others(url)]
-                # A silent one must not cost a node its fence, which this client's own limit is made for.
-                await self._chain.compare(peer, witnesses, min(COMPARE_TIMEOUT_S, self._timeout_s / 4))
+                await self._compare(known[1], url)
             self._known = known  # only now: what was spoken against is not read from here
         state = known[1]
         if state.verified is None or state.light_block is None:
@@ -364,6 +376,20 @@ class LedgerClient:
             await self._chain.save(is_compared=self._servers.has_others)
         return state.light_block, header
 
+    async def _compare(self, state: TrustedState, url: str) -> None:
+        """Compare a header with other servers than the one that gave it, whoever's turn it is by now."""
+        witnesses = [self._server(other) for other in self._servers.others(url)]
+        # A silent one must not cost a node its fence, which this client's own limit is made for.
+        await self._chain.compare(state, self._server(url), witnesses, min(COMPARE_TIMEOUT_S, self._timeout_s / 4))
+        found = self._chain.comparison
+        if self._doubt is None or found is None or found.height != state.height:
+            return
+        if found.apart and not found.agreed + found.behind:
+            self._doubt(
+                f"block {state.height} of {url} could not be compared with any other server: {found.apart} far behind, "
+                f"whose blocks it says to have pruned; {found.silent} silent; {found.refused} told what does not verify"
+            )
+
     def _primary(self, url: str) -> Peer:
         async def fetch(height: int | None) -> LightBlock:
             answer: BlockAnswer = await self._get(_block_path(height), BlockAnswer)
@@ -371,7 +397,9 @@ class LedgerClient:
 
         return Peer(url, fetch)
 
-    def _witness(self, url: str) -> Peer:
+    def _server(self, url: str) -> Peer:
+        """One that answers for itself: what it does not tell is asked of no other."""
+
         async def fetch(height: int | None) -> LightBlock:
             raw = await self._servers.ask(url, _block_path(height), self._timeout_s)
             answer: BlockAnswer = decode_answer(raw, BlockAnswer)

@@ -26,6 +26,7 @@ from freehold.lightclient.trust_store import TrustStore
 HOPS_TIMEOUT_S: Final = 60.0  # for all the blocks between, from one server
 COMPARE_EVERY_S: Final = 60.0
 COMPARE_TIMEOUT_S: Final = 2.0  # for a server's word on one header; a silent one delays a read no longer
+OWN_WORD: Final = 2  # times as long for whose header it is: it has just answered, and is left when it does not
 CONFLICT_TIMEOUT_S: Final = 20.0  # for its whole story, when its word differs
 MAX_WITNESSES: Final = 3  # compared with at a time, in turn
 MAX_STATES: Final = 64
@@ -51,9 +52,34 @@ class Comparison:
 
     height: int
     agreed: int
-    behind: int
+    behind: int  # show the same block at their own newest height, or have none above what was agreed on before
     silent: int
     refused: int  # told something that does not verify
+    apart: int = 0  # behind by so much that whose block is compared says to have pruned what they have
+
+
+class WithheldError(NotVerifiedError):
+    """A server shows a newest block, and not one below it that another server has to compare.
+
+    Attributes:
+        url: of the server.
+    """
+
+    def __init__(self, url: str, target: int, height: int, witness: str, why: str) -> None:
+        """Say what is kept back.
+
+        Args:
+            url: of the server.
+            target: the height of the block that it showed.
+            height: of the one that it does not show.
+            witness: the URL of the server that shows that one.
+            why: in words.
+        """
+        super().__init__(
+            f"{url} shows block {target}, and not block {height} below it, which {witness} has to compare: {why}",
+            code="block_withheld",
+        )
+        self.url = url
 
 
 class TrustedChain:
@@ -96,6 +122,7 @@ class TrustedChain:
             self._states[self._remembered.height] = self._remembered
         self._compared_at: float | None = None
         self._compared = 0
+        self._unconfirmed: tuple[TrustedState, str] | None = None  # compared last and not agreed with; who gave it
         self._diverged: DivergedError | None = None
 
     @property
@@ -158,34 +185,62 @@ class TrustedChain:
         """Whether other servers should be asked: of the first header, then once in `COMPARE_EVERY_S`."""
         return self._compared_at is None or time.monotonic() - self._compared_at >= COMPARE_EVERY_S
 
-    async def compare(self, primary: Peer, witnesses: Sequence[Peer], limit_s: float = COMPARE_TIMEOUT_S) -> None:
-        """Compare the newest trusted header with what other servers show; at most `MAX_WITNESSES` of them.
+    async def compare(
+        self, state: TrustedState, primary: Peer, witnesses: Sequence[Peer], limit_s: float = COMPARE_TIMEOUT_S
+    ) -> None:
+        """Compare a trusted header with what other servers show; at most `MAX_WITNESSES` of them.
+
+        One with which nobody agreed, for they were behind, is compared once more with the next one: a server that makes
+        up blocks faster than the others is caught when they have come as far, in height or in time.
 
         Args:
-            primary: who gave it.
+            state: of the header.
+            primary: who gave it; it must itself answer what is asked of it.
             witnesses: the others.
             limit_s: for their word on one header; who takes longer is silent.
 
         Raises:
             DivergedError: another server tells another story, which also verifies; the evidence is kept.
+            WithheldError: the primary does not show what a witness has.
         """
-        common = self._agreed or self._root
-        trace = [self._states[height] for height in sorted(self._states)]
-        trace = [common, *(state for state in trace if state.height > common.height)] if common is not None else trace
+        trace = self._trace_to(state)
         if len(trace) < 2 or not witnesses:
             return  # nothing newer than what others agreed with; the next header is compared
         self._compared_at = time.monotonic()
         start, self._compared = self._compared, self._compared + 1
         chosen = [witnesses[(start + n) % len(witnesses)] for n in range(min(MAX_WITNESSES, len(witnesses)))]
         await self._compare_memory(chosen, limit_s)
-        answers = await asyncio.gather(*(self._ask(primary, witness, trace, limit_s) for witness in chosen))
+        try:
+            _, answers = await asyncio.gather(
+                self._compare_unconfirmed([primary, *chosen], limit_s),
+                asyncio.gather(*(self._ask(primary, witness, trace, limit_s) for witness in chosen)),
+            )
+        except WithheldError:
+            self._compared_at = None  # whoever is asked now is compared too
+            raise
         for witness, answer in zip(chosen, answers, strict=True):
             if isinstance(answer, Divergence):
                 self._conflict(answer, primary.url, witness.url)
         counts = [sum(answer == kind or type(answer) is kind for answer in answers) for kind in _KINDS]
-        self.comparison = Comparison(trace[-1].height, *counts)
+        self.comparison = Comparison(state.height, *counts)
         if self.comparison.agreed:
-            self._agreed = trace[-1]
+            self._agree(state)
+        else:
+            self._unconfirmed = state, primary.url
+
+    def _agree(self, state: TrustedState) -> None:
+        if self._agreed is None or state.height > self._agreed.height:
+            self._agreed = state
+
+    def _trace_to(self, state: TrustedState) -> list[TrustedState]:
+        """What is known from the last state on which others agreed up to this one."""
+        common = self._agreed or self._root
+        between = [known for height, known in sorted(self._states.items()) if height < state.height]
+        if common is None:
+            return [*between, state]
+        if state.height <= common.height:
+            return []
+        return [common, *(known for known in between if known.height > common.height), state]
 
     async def save(self, *, is_compared: bool) -> None:
         """Remember the newest header: the newest that others agreed with, when others are asked.
@@ -298,39 +353,65 @@ class TrustedChain:
             if isinstance(answer, Divergence):
                 self._conflict(answer, EARLIER_RUN, witness.url)
 
-    async def _ask(
-        self, primary: Peer, witness: Peer, trace: Sequence[TrustedState], limit_s: float
-    ) -> Agreed | Behind | Divergence | str:
+    async def _compare_unconfirmed(self, peers: Sequence[Peer], limit_s: float) -> None:
+        """Ask others than who gave it again of a header that nobody agreed with; who agrees now confirms it.
+
+        Raises:
+            DivergedError: somebody has come as far, and tells another story.
+        """
+        pending, self._unconfirmed = self._unconfirmed, None
+        if pending is None:
+            return
+        state, url = pending
+        trace, others = self._trace_to(state), [peer for peer in peers if peer.url != url]
+        if len(trace) < 2:
+            return
+        answers = await asyncio.gather(*(self._hear_or_not(peer, trace, limit_s) for peer in others))
+        for peer, answer in zip(others, answers, strict=True):
+            if isinstance(answer, Divergence):
+                self._conflict(answer, url, peer.url)
+        if any(isinstance(answer, Agreed) for answer in answers):
+            self._agree(state)
+
+    async def _ask(self, primary: Peer, witness: Peer, trace: Sequence[TrustedState], limit_s: float) -> "_Answer":
         answer = await self._hear_or_not(witness, trace, limit_s)
         if not isinstance(answer, Behind) or answer.height <= trace[0].height:
             return answer
         # What the witness has is compared too: a primary that makes up blocks faster than others would get away.
-        state = await self._at(answer.height, trace[-1].height, primary, limit_s)
+        state = await self._at(answer.height, trace[-1].height, primary, witness, limit_s)
         if state is None:
-            return answer
+            return _APART
         below = [known for known in trace if known.height < state.height]
         earlier = await self._hear_or_not(witness, [*below, state], limit_s)
-        return earlier if isinstance(earlier, Divergence) else answer
+        if not isinstance(earlier, Agreed):
+            return earlier
+        self._agree(state)
+        return answer
 
-    async def _at(self, height: int, target: int, primary: Peer, limit_s: float) -> TrustedState | None:
-        """The primary's verified block of a height that a witness has; None when it may be without.
+    async def _at(self, height: int, target: int, primary: Peer, witness: Peer, limit_s: float) -> TrustedState | None:
+        """The primary's verified block of a height that a witness has; None when it may have pruned it.
 
         Raises:
-            NotVerifiedError: it does not verify, or the primary keeps a block back that nobody has pruned yet.
+            NotVerifiedError: it does not verify; `WithheldError`: the primary keeps it back, or is silent about it.
         """
         try:
-            async with asyncio.timeout(limit_s):
-                return await self.accept(await self._fetch_hop(primary.fetch, height), primary)
-        except (TimeoutError, UnreachableError):
-            return None
-        except NotVerifiedError as error:
-            if error.code == HOP_UNAVAILABLE and target - height > NEVER_PRUNED:
+            async with asyncio.timeout(OWN_WORD * limit_s):
+                return await self.accept(await primary.fetch(height), primary)
+        except TimeoutError:
+            why = "it does not answer"
+        except UnreachableError as error:
+            why = error.message
+        except RefusedError as error:
+            if error.code == "height_pruned" and target - height > NEVER_PRUNED:
                 return None
-            raise
+            why = error.message
+        except NotVerifiedError as error:
+            if error.code != HOP_UNAVAILABLE:
+                raise
+            why = error.message
+        raise WithheldError(primary.url, target, height, witness.url, why)
 
-    async def _hear_or_not(
-        self, witness: Peer, trace: Sequence[TrustedState], limit_s: float
-    ) -> Agreed | Behind | Divergence | str:
+    async def _hear_or_not(self, witness: Peer, trace: Sequence[TrustedState], limit_s: float) -> "_Answer":
         try:
             return await self._hear(witness, trace, limit_s)
         except (TimeoutError, UnreachableError, RefusedError):
@@ -364,8 +445,9 @@ class TrustedChain:
         raise self._diverged
 
 
-_SILENT, _REFUSED = "silent", "refused"
-_KINDS = (Agreed, Behind, _SILENT, _REFUSED)
+_SILENT, _REFUSED, _APART = "silent", "refused", "apart"
+_KINDS = (Agreed, Behind, _SILENT, _REFUSED, _APART)
+_Answer = Agreed | Behind | Divergence | str
 
 
 async def _ask_target(questions: WitnessCheck, fetch: Fetch, height: int) -> None:

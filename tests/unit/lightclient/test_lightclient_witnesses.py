@@ -199,20 +199,6 @@ def test_a_fork_that_runs_ahead_of_the_witness_is_found_where_both_have_blocks()
     assert honest.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
 
 
-def test_a_primary_that_keeps_back_what_the_witness_has_is_refused():
-    def only_the_newest(path: str) -> Any:
-        if "height=" in path:
-            return 404, {"code": "height_pruned", "message": "not kept", "hint": ""}
-        return Source(STILL.block).answer(path)
-
-    with pytest.raises(NotVerifiedError) as caught:
-        compared_with_a_laggard(only_the_newest, lagging(STILL.block, TOP - trusted_chain.NEVER_PRUNED))
-    assert caught.value.code == "hop_unavailable" and "http://127" in caught.value.message
-    # Older ones may be pruned by now: the witness is too far behind to say anything.
-    client = compared_with_a_laggard(only_the_newest, lagging(STILL.block, TOP - trusted_chain.NEVER_PRUNED - 1))
-    assert client.comparison == trusted_chain.Comparison(TOP, 0, 1, 0, 0)
-
-
 def test_a_fork_is_compared_with_others_also_when_its_server_leaves_the_blocks_between_to_them():
     """Who gave a block is never its own witness, whoever's turn it is by then."""
     fork = History(TRUE.sets, fork=b"other")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ import httpx2
 import pytest
 from comet_process import free_port, make_validators
 from ledger_process import LedgerProcess, make_home
+from test_refusals_read import telling
+from told_chain import three
 
 from freehold.agent.identity import NodeSettings, create_keys, write_settings
 from freehold.consensus.comet.founding import settle
 from freehold.consensus.comet.operators import OperatorHome
 from freehold.light.blocks import LightClientAttackEvidence
 from freehold.light.headers import header_hash
+from freehold.light.trust import GENESIS_TRUST, trust_signed
 from freehold.light.types import LightBlock
-from freehold.lightclient.trust_store import EVIDENCE_FORMAT
+from freehold.lightclient.trust_store import EVIDENCE_FORMAT, TrustStore
 from freehold.runtime.containers import ContainerRuntime
 
 pytestmark = pytest.mark.long
@@ -137,6 +140,25 @@ def test_a_fork_is_refused_by_a_command_that_names_both_sides(tmp_path: Path, fo
             assert (exit_code, document["validators"]) == (0, validators)
 
 
+def start_agent(stack: ExitStack, home: Path, urls: list[str], genesis: bytes) -> "subprocess.Popen[str]":
+    """The shipped agent of a new node."""
+    key, _ = create_keys(home)
+    runtime = ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16])
+    stack.callback(lambda: asyncio.run(runtime.destroy()))  # its watchdog outlives the agent, as it should
+    (home / "genesis.json").write_bytes(genesis)
+    write_settings(home, NodeSettings(ledger=",".join(urls), listen=f"127.0.0.1:{free_port()}"))
+    process = stack.enter_context(
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "freehold.agent.main", "--home", str(home)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    )
+    stack.callback(process.terminate)
+    return process
+
+
 @pytest.mark.root
 @pytest.mark.timeout(300)
 def test_an_agent_with_two_stories_acts_on_neither(tmp_path: Path) -> None:
@@ -145,20 +167,7 @@ def test_an_agent_with_two_stories_acts_on_neither(tmp_path: Path) -> None:
         for url in urls:
             reach(url, 3)
         home = tmp_path / "node"
-        key, _ = create_keys(home)
-        runtime = ContainerRuntime(home / "data" / "runtime", key.public.hex()[:16])
-        stack.callback(lambda: asyncio.run(runtime.destroy()))  # its watchdog outlives the agent, as it should
-        shutil.copy(genesis, home / "genesis.json")
-        write_settings(home, NodeSettings(ledger=",".join(urls), listen=f"127.0.0.1:{free_port()}"))
-        process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "freehold.agent.main", "--home", str(home)],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(process.terminate)
+        process = start_agent(stack, home, urls, genesis.read_bytes())
         told = wait_for_line(process, "failing")
         assert told["what"] == "poll" and told["code"] == "diverged", told
         (path,) = (home / "data" / "light").iterdir()
@@ -166,13 +175,34 @@ def test_an_agent_with_two_stories_acts_on_neither(tmp_path: Path) -> None:
         check_evidence(path, urls, told["error"])
 
 
+@pytest.mark.root
+@pytest.mark.timeout(300)
+def test_an_agent_that_is_started_again_takes_no_older_state(tmp_path: Path) -> None:
+    """Its home remembers block 50; the only server shows a true block 12 until it has caught up."""
+    chain = three()
+    home = tmp_path / "node"
+    with ExitStack() as stack:
+        store = TrustStore(home / "data" / "light", chain.trusted, GENESIS_TRUST)
+        store.save(trust_signed(chain.block(50), chain.chain_id))
+        old = stack.enter_context(telling(chain, top=12))
+        process = start_agent(stack, home, [old], chain.document)
+        told = wait_for_line(process, "failing")
+        assert (told["what"], told["code"]) == ("poll", "stale_state"), told
+        assert f"{old} stands at block 12, 38 below" in told["error"] and str(store.path) in told["next"]
+    with ExitStack() as stack:
+        climbing = stack.enter_context(telling(chain, top=12, climbs=True))
+        process = start_agent(stack, home, [climbing], chain.document)
+        wait_for_line(process, "recovered")
+
+
 def wait_for_line(process: "subprocess.Popen[str]", event: str) -> dict[str, Any]:
     """The agent's first log line of an event."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
-        for line in process.stderr or ():
-            lines.put(line)
+        with suppress(ValueError):  # closed at the end
+            for line in process.stderr or ():
+                lines.put(line)
 
     threading.Thread(target=read, daemon=True).start()
     seen = []

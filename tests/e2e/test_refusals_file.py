@@ -23,10 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "property"))
 from proof_grid import ProofGrid, SignedChain
 
 from freehold.ledger import keys
+from freehold.light.genesis import parse_genesis
 from freehold.light.headers import address_of, header_hash, make_validator_set, precommit_sign_bytes
 from freehold.light.ics23 import absence, decode_proof
 from freehold.light.proof_file import parse_proof_file
+from freehold.light.trust import GENESIS_TRUST, trust_signed
 from freehold.light.types import BlockIDFlag, CommitSig, LightBlock, Timestamp
+from freehold.lightclient.trust_store import TrustStore
 
 ISSUE = (
     "genesis of another chain",
@@ -225,6 +228,19 @@ def test_the_true_file_verifies(tmp_path: Path) -> None:
     assert done.returncode == 0, done
     assert done.stdout.splitlines()[-1] == "verified"
     assert "validators: 3; 3 of them together could have forged it" in done.stdout
+
+
+def test_a_file_of_a_block_below_what_the_home_has_verified_verifies(tmp_path: Path) -> None:
+    """It speaks of what was; a newest state that is so old would be refused."""
+    data, grid = exported()
+    header = block_of(data).header
+    later = replace(header, height=header.height + 1_000, time=Timestamp.from_ms(header.time.ms + 1_000_000))
+    trusted = parse_genesis(grid.chain.document)
+    TrustStore(tmp_path / "light", trusted, GENESIS_TRUST).save(trust_signed(grid.chain.sign(later), trusted.chain_id))
+    remembered = {path: path.read_bytes() for path in (tmp_path / "light").iterdir()}
+    done = verify(tmp_path, Forgery(lambda: data, "", ""))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "verified"), done
+    assert len(remembered) == 1 and all(path.read_bytes() == kept for path, kept in remembered.items())
 
 
 @pytest.mark.parametrize(

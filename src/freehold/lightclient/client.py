@@ -194,6 +194,10 @@ class LedgerClient:
                         raise
                     self._servers.turn(error.url)
                     continue
+                except UnreachableError as error:
+                    if not behind:
+                        raise
+                    raise StaleStateError(behind, floor, error.message) from None
                 if height >= floor:
                     return answer
                 gives_up = gives_up or min(ends, now() + CATCH_UP_S)
@@ -202,9 +206,7 @@ class LedgerClient:
                 self._servers.leave_behind(url)
                 if now() >= gives_up:
                     raise StaleStateError(behind, floor)
-                if (
-                    is_asked_again
-                ):  # it says that it has caught up, and has not: several servers at one address, or a lie
+                if is_asked_again:  # it says that it has caught up, and has not: several at one address, or a lie
                     await asyncio.sleep(CATCH_UP_POLL_S)
 
     async def light_block(self, height: int) -> LightBlock:
@@ -405,7 +407,7 @@ class LedgerClient:
             answer: BlockAnswer = decode_answer(raw, BlockAnswer)
             return _decode_block(answer.light_block)
 
-        return Peer(url, fetch)
+        return Peer(url, fetch, self._primary(url).fetch)
 
     async def _get(self, path: str, kind: Any, *, timeout_s: float | None = None) -> Any:
         return await self._call("GET", path, None, kind, timeout_s)

@@ -40,10 +40,17 @@ Fetch = Callable[[int | None], Awaitable[LightBlock]]  # a height, or None for t
 
 @dataclass(frozen=True)
 class Peer:
-    """A server that may be asked for light blocks."""
+    """A server that may be asked for light blocks.
+
+    Attributes:
+        url: of the server.
+        fetch: asks it.
+        between: asks for blocks on the way to its own, which any server may give; None for `fetch`.
+    """
 
     url: str
     fetch: Fetch
+    between: Fetch | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class TrustedChain:
 
         Args:
             block: as a server gave it.
-            peer: that server, which also gives the blocks between.
+            peer: that server, which also gives the blocks between, or says who does.
 
         Returns:
             The trusted state of its height; its light block may have other signatures than the given one.
@@ -159,8 +166,9 @@ class TrustedChain:
             return known
         if isinstance(self._trust, PinnedTrust) and height == self._trust.height:
             return self._keep(self._pinned(self._trust, block))
-        base = await self._base(height, peer.fetch)
-        trace = await self._hops(base, block, peer.fetch)
+        fetch = peer.between or peer.fetch
+        base = await self._base(height, fetch)
+        trace = await self._hops(base, block, fetch)
         known = self._states.get(height)  # again: another read may have been faster
         if known is not None and known.light_block is not None and known.hash != trace[-1].hash:
             self._conflict(find_divergence(base, known.light_block, block), self._teller(known), peer.url)
@@ -401,12 +409,10 @@ class TrustedChain:
             why = "it does not answer"
         except UnreachableError as error:
             why = error.message
-        except RefusedError as error:
-            if error.code == "height_pruned" and target - height > NEVER_PRUNED:
+        except (RefusedError, NotVerifiedError) as error:
+            if error.code in ("height_pruned", HOP_UNAVAILABLE) and target - height > NEVER_PRUNED:
                 return None
-            why = error.message
-        except NotVerifiedError as error:
-            if error.code != HOP_UNAVAILABLE:
+            if isinstance(error, NotVerifiedError) and error.code != HOP_UNAVAILABLE:
                 raise
             why = error.message
         raise WithheldError(primary.url, target, height, witness.url, why)

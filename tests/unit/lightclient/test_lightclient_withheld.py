@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from light_history import History, now_at
-from light_sources import DESK, STILL, TOP, Block, Source, client_of, store_of
+from light_sources import DESK, STILL, TOP, TRUE, Block, Source, client_of, store_of, true_block
 from lying_server import LyingServer, send
 from rpc_kit import run
 
@@ -50,13 +50,13 @@ class Keeping(Source):
 Work = Callable[[LedgerClient, LyingServer, LyingServer], Awaitable[Any]]
 
 
-def with_two(work: Work, primary: Source, witness: Source, **fields: Any) -> Any:
+def with_two(work: Work, primary: Source, witness: Source, history: History = STILL, **fields: Any) -> Any:
     """Run two servers and a client that asks the first one first."""
 
     async def go() -> Any:
         async with LyingServer(DESK) as one, LyingServer(DESK) as other:
             one.source, other.source = primary.answer, witness.answer
-            client = client_of(f"{one.url},{other.url}", STILL, **fields)
+            client = client_of(f"{one.url},{other.url}", history, **fields)
             try:
                 return await work(client, one, other)
             finally:
@@ -113,6 +113,25 @@ def test_one_that_never_answers_is_left_too(monkeypatch: pytest.MonkeyPatch) -> 
         assert (await client.refresh()).hash == still_at(TOP - 1)
 
     with_two(work, Source(FORK.block), Lagging(STILL.block, TOP - 1))
+
+
+def test_blocks_on_the_way_may_come_from_any_server() -> None:
+    """A server with no older blocks, as after a restore, is compared where it has what the witness has."""
+
+    class Restored(Source):
+        def answer(self, path: str) -> Any:
+            told = super().answer(path)
+            height = self.asked[-1]
+            return (503, {"code": "busy", "message": "", "hint": ""}) if height and height < TOP - 1 else told
+
+    restored = Restored(true_block)
+
+    async def work(client: LedgerClient, one: LyingServer, _: LyingServer) -> None:
+        assert (await client.refresh()).height == TOP
+        assert client.comparison == Comparison(TOP, 0, 1, 0, 0)
+
+    with_two(work, restored, Lagging(true_block, TOP - 1), TRUE)
+    assert restored.asked.count(TOP - 1) >= 1
 
 
 def test_what_is_kept_back_is_told_and_what_was_shown_is_not_forgotten() -> None:

@@ -142,7 +142,7 @@ def memory(home: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("claimed", [None, TOP])
+@pytest.mark.parametrize("claimed", [None, pytest.param(TOP, marks=pytest.mark.long)])
 def test_an_older_state_than_this_home_has_verified_is_refused(tmp_path: Path, claimed: int | None) -> None:
     """All of it is truly signed and proven, and yet old; whether the server admits it or says that it has caught up."""
     chain = three()
@@ -176,7 +176,15 @@ def test_another_server_or_a_moment_helps_against_one_that_is_behind(tmp_path: P
         climbing = stack.enter_context(telling(chain, top=5, climbs=True))
         exit_code, _, document = balance(home, chain, [climbing])
         assert (exit_code, document["height"]) == (0, 12)
-        others = [behind, stack.enter_context(telling(chain, top=9))]
+
+
+@pytest.mark.long
+def test_when_all_servers_are_behind_each_is_named(tmp_path: Path) -> None:
+    chain = three()
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        assert balance(home, chain, [stack.enter_context(telling(chain))])[0] == 0
+        others = [stack.enter_context(telling(chain, top=5)), stack.enter_context(telling(chain, top=9))]
         exit_code, _, document = balance(home, chain, others)
         assert (exit_code, document["error"]["code"]) == (5, "stale_state")
         for url, words in zip(others, ("stands at block 5, 7 below", "stands at block 9, 3 below"), strict=True):

@@ -21,6 +21,7 @@ from freehold.ledger import keys
 from freehold.ledger.records import Account
 from freehold.ledger.transactions import Transfer, tx_id
 from freehold.light.divergence import DivergedError
+from freehold.lightclient import servers
 from freehold.lightclient.client import MAX_KEYS
 from freehold.lightclient.servers import MAX_RESPONSE_BYTES, StaleStateError
 
@@ -140,7 +141,8 @@ def test_a_proof_of_another_state():
     refused(twist, read(KEY), desk)
 
 
-def test_an_older_state_than_was_seen():
+def test_an_older_state_than_was_seen(monkeypatch):
+    monkeypatch.setattr(servers, "CATCH_UP_S", 0.2)
     desk = desk_at(5)
 
     async def ask(server: LyingServer) -> None:

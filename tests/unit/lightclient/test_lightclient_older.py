@@ -92,12 +92,15 @@ def test_a_newest_header_below_the_remembered_one_is_refused(tmp_path: Path, kin
 
 def test_a_state_below_the_remembered_header_is_refused_and_an_older_one_may_be_asked_for(tmp_path: Path) -> None:
     desk = desk_at(9)
-    trusted = TrustStore(tmp_path, desk.trusted, GENESIS_TRUST)
-    trusted.save(trust_signed(desk.sign(desk.header(9)), desk.trusted.chain_id))
+    TrustStore(tmp_path, desk.trusted, GENESIS_TRUST).save(
+        trust_signed(desk.sign(desk.header(9)), desk.trusted.chain_id)
+    )
 
     async def work() -> None:
         behind = desk_at(4)
-        async with LyingServer(behind, store=TrustStore(tmp_path, desk.trusted, GENESIS_TRUST)) as server:
+        async with LyingServer(
+            behind, timeout_s=0.5, store=TrustStore(tmp_path, desk.trusted, GENESIS_TRUST)
+        ) as server:
             with pytest.raises(StaleStateError, match="stands at block 4, 5 below"):
                 await server.client.read([KEY])
             assert server.client.newest is None
@@ -165,7 +168,7 @@ def test_silence_is_not_called_old(tmp_path: Path) -> None:
     run(work())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(heights=st.lists(st.integers(1, 12), min_size=2, max_size=8))
 def test_whatever_heights_a_server_shows_no_read_goes_back(heights: list[int]) -> None:
     source = Pretending(STILL.block, 1)
@@ -206,7 +209,8 @@ def test_a_lower_block_that_is_not_older_is_another_story(tmp_path: Path) -> Non
     assert f"{store_of(tmp_path, STILL).path} remembers the one" in error.hint
     assert len(list(tmp_path.glob("divergence-100-*"))) == 1
     # One that is older could be of the same story: it is old, and no more can be said of it.
-    assert isinstance(refused(Source(STILL.block, 9), STILL, store=store_of(tmp_path, STILL)), StaleStateError)
+    older = refused(Source(STILL.block, 9), STILL, store=store_of(tmp_path, STILL), timeout_s=0.5)
+    assert isinstance(older, StaleStateError)
 
 
 def test_a_block_of_the_same_time_is_not_older_and_history_is_held_to_it_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from light_history import History, now_at
-from light_sources import DESK, STILL, TOP, TRUE, Block, Source, client_of, store_of, true_block
+from light_sources import DESK, STILL, TOP, Block, Source, client_of, store_of
 from lying_server import LyingServer, send
 from rpc_kit import run
 
@@ -117,6 +117,8 @@ def test_one_that_never_answers_is_left_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_blocks_on_the_way_may_come_from_any_server() -> None:
     """A server with no older blocks, as after a restore, is compared where it has what the witness has."""
+    lasting, passing = {n: 10 for n in range(6)}, {n: 10 for n in range(10, 16)}
+    history = History([*[lasting] * (TOP - 2), passing, lasting])  # others sign the block before the newest
 
     class Restored(Source):
         def answer(self, path: str) -> Any:
@@ -124,14 +126,23 @@ def test_blocks_on_the_way_may_come_from_any_server() -> None:
             height = self.asked[-1]
             return (503, {"code": "busy", "message": "", "hint": ""}) if height and height < TOP - 1 else told
 
-    restored = Restored(true_block)
+    restored, witness = Restored(history.block), Lagging(history.block, TOP - 1)
 
-    async def work(client: LedgerClient, one: LyingServer, _: LyingServer) -> None:
+    async def work(client: LedgerClient, *_: LyingServer) -> None:
         assert (await client.refresh()).height == TOP
         assert client.comparison == Comparison(TOP, 0, 1, 0, 0)
 
-    with_two(work, restored, Lagging(true_block, TOP - 1), TRUE)
-    assert restored.asked.count(TOP - 1) >= 1
+    with_two(work, restored, witness, history)
+    assert TOP - 1 in restored.asked and TOP - 2 in witness.asked
+
+
+def test_what_a_witness_that_is_behind_confirms_is_remembered(tmp_path: Path) -> None:
+    async def work(client: LedgerClient, *_: LyingServer) -> None:
+        assert (await client.refresh()).height == TOP
+
+    with_two(work, Source(STILL.block), Lagging(STILL.block, TOP - 3), store=store_of(tmp_path, STILL))
+    state = store_of(tmp_path, STILL).load()
+    assert state is not None and state.height == TOP - 3
 
 
 def test_what_is_kept_back_is_told_and_what_was_shown_is_not_forgotten() -> None:

@@ -2,8 +2,8 @@
 
 `lie` is a name of `told_chain.BLOCK_LIES` or `VALUE_LIES`, or empty for the truth. `top` is its newest block, `claimed`
 what its status says of that, and with `climbs` each question for its status finds it a block higher. Asked for a block
-by its height it answers with `withholds`, an HTTP status and a code, where that is given. The rest makes the chain. It
-prints its URL, and serves until it is killed.
+by its height it answers with `withholds`, an HTTP status and a code, or with the block of height `instead`, where one
+of them is given. The rest makes the chain. It prints its URL, and serves until it is killed.
 """
 
 import base64
@@ -32,6 +32,7 @@ class Teller:
         self.claimed: int | None = told.get("claimed")
         self.climbs: bool = told.get("climbs", False)
         self.withholds: tuple[int, str] | None = told.get("withholds")
+        self.instead: int | None = told.get("instead")
         self.block_lie = BLOCK_LIES.get(told.get("lie", ""))
         self.value_lie = VALUE_LIES.get(told.get("lie", ""))
         assert self.block_lie or self.value_lie or not told.get("lie"), told
@@ -51,6 +52,8 @@ class Teller:
         named = int((parse_qs(asked.query).get("height") or [0])[0])
         if named and self.withholds is not None:
             return self.withholds[0], {"code": self.withholds[1], "message": "not told"}
+        if named and self.instead is not None:
+            named = self.instead
         if named > self.top:
             return 404, {"code": "height_unknown", "message": "not made yet"}
         return 200, self.told(asked.path, named, body)

@@ -213,16 +213,20 @@ def test_who_once_forged_a_high_block_is_told_and_does_not_make_the_truth_look_o
 # -- one that is ahead of those who could contradict it ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "withholds", [(503, "overloaded"), pytest.param((404, "height_pruned"), marks=pytest.mark.long)]
-)
-def test_a_fork_that_is_silent_about_what_another_server_has_is_left_for_it(
-    tmp_path: Path, withholds: tuple[int, str]
-) -> None:
+SILENT: dict[str, Any] = {
+    "it cannot serve": {"withholds": (503, "overloaded")},
+    "it shows another": {"instead": TOP},
+    "it has pruned it": {"withholds": (404, "height_pruned")},
+}
+LONG = ("it has pruned it",)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in SILENT])
+def test_a_fork_that_is_silent_about_what_another_server_has_is_left_for_it(tmp_path: Path, name: str) -> None:
     chain = three(time.time_ns() // 1_000_000 - 10_000)
     home = tmp_path / "home"
     with ExitStack() as stack:
-        fork = stack.enter_context(telling(chain, fork="rich", withholds=withholds))
+        fork = stack.enter_context(telling(chain, fork="rich", **SILENT[name]))
         honest = stack.enter_context(telling(chain, top=9))
         exit_code, _, document = balance(home, chain, [fork, honest])
     assert (exit_code, document["height"]) == (0, 9), document

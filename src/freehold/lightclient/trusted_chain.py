@@ -391,10 +391,10 @@ class TrustedChain:
             return _APART
         below = [known for known in trace if known.height < state.height]
         earlier = await self._hear_or_not(witness, [*below, state], limit_s)
-        if not isinstance(earlier, Agreed):
-            return earlier
-        self._agree(state)
-        return answer
+        if isinstance(earlier, Agreed):
+            self._agree(state)
+            return answer
+        return _SILENT if isinstance(earlier, Behind) else earlier
 
     async def _at(self, height: int, target: int, primary: Peer, witness: Peer, limit_s: float) -> TrustedState | None:
         """The primary's verified block of a height that a witness has; None when it may have pruned it.
@@ -404,7 +404,10 @@ class TrustedChain:
         """
         try:
             async with asyncio.timeout(OWN_WORD * limit_s):
-                return await self.accept(await primary.fetch(height), primary)
+                block = await primary.fetch(height)
+                if block.header.height == height:
+                    return await self.accept(block, primary)
+                why = f"it shows block {block.header.height} in its place"
         except TimeoutError:
             why = "it does not answer"
         except UnreachableError as error:

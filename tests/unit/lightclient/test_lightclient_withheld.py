@@ -99,6 +99,23 @@ def test_who_does_not_show_what_a_witness_has_is_left_for_the_next_server(
     assert list(tmp_path.iterdir()) == []  # nothing of it is remembered
 
 
+@pytest.mark.parametrize("instead", [TOP, 40])
+def test_another_block_than_the_one_that_was_asked_for_is_no_answer(instead: int) -> None:
+    """Its fork again, or a true block from before it: on both the witness would have nothing to say against it."""
+
+    def forked(height: int) -> LightBlock:
+        return (FORK if height > 40 else STILL).block(height)
+
+    class Evading(Source):
+        def answer(self, path: str) -> Any:
+            return super().answer("/v1/light_block" if "height=" not in path else f"/v1/light_block?height={instead}")
+
+    async def work(client: LedgerClient, *_: LyingServer) -> None:
+        assert (await client.refresh()).hash == still_at(TOP - 3)
+
+    with_two(work, Evading(forked), Lagging(STILL.block, TOP - 3))
+
+
 def test_one_that_never_answers_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_chain, "OWN_WORD", 0.2)
     told = Source(FORK.block)

@@ -190,6 +190,32 @@ def test_what_is_kept_back_is_told_and_what_was_shown_is_not_forgotten() -> None
     run(work())
 
 
+def test_when_each_server_keeps_something_back_it_is_told() -> None:
+    class Hedging(Source):
+        """High when it is read from, low when it is a witness, and nothing by height."""
+
+        def __init__(self, *newest: int) -> None:
+            super().__init__(FORK.block)
+            self.heights = iter(newest)
+
+        def answer(self, path: str) -> Any:
+            if path == "/v1/status":
+                return {"height": TOP}
+            if path == "/v1/light_block":
+                self.newest = next(self.heights)
+                return super().answer(path)
+            is_top = path.endswith(f"height={TOP}")
+            return (404 if is_top else 503), {"code": "height_unknown" if is_top else "busy", "message": "", "hint": ""}
+
+    async def work(client: LedgerClient, one: LyingServer, other: LyingServer) -> None:
+        with pytest.raises(WithheldError) as caught:
+            await client.refresh()
+        assert caught.value.url == other.url and one.url in caught.value.message and caught.value.hint
+        assert client.newest is None
+
+    with_two(work, Hedging(TOP, TOP - 5), Hedging(TOP - 5, TOP))
+
+
 def test_a_header_that_nobody_could_compare_is_said_and_compared_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Older blocks may be pruned: an honest reader goes on, is told, and finds out as soon as anybody can know."""
     monkeypatch.setattr(trusted_chain, "COMPARE_EVERY_S", 0.0)

@@ -4,7 +4,7 @@ UV := .tools/uv/bin/uv
 RUN := .venv/bin/python -X dev
 VALIDATORS ?= 1
 
-.PHONY: setup system engine demo test test-long check bench bench-memory clean
+.PHONY: setup system engine demo test test-long alarms check bench bench-memory clean
 setup: .venv/.installed
 
 # uv lives in a virtual environment of its own, so that `uv sync` never removes it.
@@ -33,7 +33,14 @@ test: system engine
 
 test-long: system engine
 	@scripts/install-system.sh --all
+	@scripts/install-prometheus.sh
 	@HYPOTHESIS_PROFILE=ci .venv/bin/python -m pytest --timeout 3600
+
+# What Prometheus' own checker says of the operators' alarms.
+alarms: setup
+	@scripts/install-prometheus.sh
+	@.tools/prometheus/promtool check rules docs/alarms.yml
+	@.tools/prometheus/promtool test rules tests/vectors/alarms.test.yml
 
 # Coverage-guided, each reader of outside bytes for SECONDS; findings go to tests/fuzz/findings.
 SECONDS_EACH ?= 60

@@ -89,6 +89,7 @@ class CometDesk:
         self._made_at = time.monotonic()
         self._engine = EngineStatus(0, 0, b"", catching_up=True, peers=0)
         self._validators = len(genesis.validators.validators)
+        self._faults = 0
         self._silent: UnreachableError | None = None
         self._ended: EngineStoppedError | None = None
         self._receivers: list[Callable[[BlockRecord], None]] = []
@@ -162,6 +163,7 @@ class CometDesk:
             mempool_bytes=self._engine.waiting_bytes,
             snapshot_height=snapshots.height,
             snapshots_failed=snapshots.failed,
+            faults=self._faults,
         )
 
     async def light_block(self, height: int) -> bytes:
@@ -327,6 +329,7 @@ class CometDesk:
     def _committed(self, block: FinalBlock) -> None:
         self._newest = (block.height, block.time_ms, block.app_hash)
         self._made_at = time.monotonic()
+        self._faults += block.faults
         if self._backlog is not None:
             self._backlog.append(block)
             if len(self._backlog) > READ_BACK_BLOCKS and not self._is_reading_back:

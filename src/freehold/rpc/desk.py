@@ -38,6 +38,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         notice: what is wrong with this validator though blocks are made, such as its clock; None while all is well.
         snapshot_height: of the newest snapshot that peers may have; 0 for none.
         snapshots_failed: how many were not taken since the start.
+        faults: pieces of evidence of validators' misbehaviour in the blocks since the start.
     """
 
     height: int
@@ -53,6 +54,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     notice: Halted | None = None
     snapshot_height: int = 0
     snapshots_failed: int = 0
+    faults: int = 0
 
 
 class TxOutcome(msgspec.Struct, frozen=True):

@@ -22,7 +22,9 @@ from starlette.routing import Route
 
 from freehold.rpc.archive import IndexStanding
 from freehold.rpc.desk import Desk
+from freehold.rpc.routes import ROUTES
 
+_FAILED: Final = "500"
 _BUCKETS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0)
 
 
@@ -58,6 +60,8 @@ class Metrics:
             registry=self._registry,
             buckets=_BUCKETS_S,
         )
+        for route in ROUTES:  # from 0 on: a counter that begins with the first failure shows no increase
+            self._requests.labels(route.name, _FAILED)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -110,6 +114,9 @@ class _Standing(Collector):
         dropped = CounterMetricFamily("freehold_snapshots_failed", "Snapshots that were not taken")
         dropped.add_metric([], standing.snapshots_failed)
         yield dropped
+        faults = CounterMetricFamily("freehold_misbehaviors", "Pieces of evidence against validators, in blocks")
+        faults.add_metric([], standing.faults)
+        yield faults
         yield InfoMetricFamily("freehold_engine", "Its kind", {"kind": standing.engine})
         if self._folder is not None:
             free = shutil.disk_usage(self._folder).free

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from freehold.consensus.abci.following import FinalBlock
 from freehold.consensus.comet.client import CometClient
 from freehold.crypto.ed25519 import PrivateKey
@@ -54,5 +56,19 @@ def test_a_state_that_is_rebuilt_from_its_blocks_does_not_fill_memory_with_them(
             engine.desk = desk
             await desk._read_back(desk._begun_at)
             assert told == list(range(REBUILT - 2 * READ_BACK_BLOCKS + 1, REBUILT + MEANWHILE + 1))
+
+    asyncio.run(main())
+
+
+def test_evidence_is_counted_once_in_new_blocks_and_not_in_those_read_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Engine(tmp_path / "rpc.sock") as engine:
+            desk = CometDesk(engine, parse_genesis(GENESIS), GENESIS, keep_heights=8, tick_ms=1_000)
+            desk._committed(block_of(1))
+            assert desk.standing().faults == 0
+            desk._committed(replace(block_of(2), faults=2))
+            desk._committed(block_of(3))
+            await desk._read_back(3)
+            assert desk.standing().faults == 2
 
     asyncio.run(main())

@@ -15,15 +15,16 @@ from freehold.rpc.rates import RateLimiter
 from freehold.rpc.routes import ROUTES
 
 ROOT = Path(__file__).parents[3]
+ALARMS = ROOT / "docs/alarms.yml"
 # As CometBFT v0.38.25 prints them (consensus/metrics.gen.go, state/metrics.gen.go), and Prometheus' own `up`.
 ENGINES = {
     "cometbft_consensus_missing_validators_power",
     "cometbft_consensus_validators_power",
-    "cometbft_consensus_height",
-    "cometbft_consensus_validator_last_signed_height",
-    "cometbft_consensus_byzantine_validators",
-    "cometbft_consensus_rounds",
-    "cometbft_state_block_processing_time_bucket",
+    "cometbft_consensus_validator_missed_blocks",
+    "cometbft_consensus_block_interval_seconds_count",
+    "cometbft_consensus_round_duration_seconds_count",
+    "cometbft_state_block_processing_time_sum",
+    "cometbft_state_block_processing_time_count",
 }
 
 
@@ -82,8 +83,27 @@ def test_requests_are_counted_by_route_and_never_by_what_a_client_wrote() -> Non
     assert routes <= {"", "/", "/v1/genesis", "/openapi.json", *(route.name for route in ROUTES)}
 
 
+def test_what_alarms_look_for_an_increase_of_begins_at_zero() -> None:
+    """Prometheus sees no increase where a counter's first value is that of the first failure."""
+    metrics = Metrics(desk_at(3))
+    assert {value(metrics, "freehold_http_requests_total", route=route.name, status="500") for route in ROUTES} == {0}
+    assert value(metrics, "freehold_misbehaviors_total") == 0
+    assert value(metrics, "freehold_snapshots_failed_total") == 0
+
+
+def test_every_alarm_is_shown_to_fire_and_to_be_silent() -> None:
+    """By `make alarms`: the vectors name each alarm with and without an alert expected."""
+    rules = [rule for group in yaml.safe_load(ALARMS.read_text())["groups"] for rule in group["rules"]]
+    vectors = yaml.safe_load((ROOT / "tests/vectors/alarms.test.yml").read_text())
+    cases = [case for test in vectors["tests"] for case in test["alert_rule_test"]]
+    names = {rule["alert"] for rule in rules}
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == names
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == names
+    assert all(rule["labels"]["severity"] in ("page", "ticket") and rule["annotations"]["summary"] for rule in rules)
+
+
 def test_alarms_and_runbook_name_what_there_is() -> None:
-    groups = yaml.safe_load((ROOT / "docs/alarms.yml").read_text())["groups"]
+    groups = yaml.safe_load(ALARMS.read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     text = (ROOT / "docs/runbook.md").read_text()
     headings = re.findall(r"^### (\w+)$", text, re.MULTILINE)
@@ -96,7 +116,13 @@ def test_alarms_and_runbook_name_what_there_is() -> None:
         assert named, rule
         assert named <= known, sorted(named - known)
     routes = {route.name for route in ROUTES}
-    assert {name for rule in rules for name in re.findall(r'route!?="(\w+)"', rule["expr"])} <= routes
+    named = {
+        name
+        for rule in rules
+        for names in re.findall(r'route!?[=~]+"([\w|]+)"', rule["expr"])
+        for name in names.split("|")
+    }
+    assert named == {"submit", "faucet"} <= routes
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     halts = text.partition("### LedgerHalted")[2].partition("###")[0]
     for code in re.findall(r"`([a-z]+_[a-z_]+)`", halts):

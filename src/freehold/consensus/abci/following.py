@@ -23,6 +23,7 @@ class FinalBlock(msgspec.Struct, frozen=True, kw_only=True):
         txs: its transactions, in order.
         results: theirs.
         app_hash: after it; stands in the next header.
+        faults: pieces of evidence of misbehaviour that it holds; 0 where it was read back.
     """
 
     height: int
@@ -31,6 +32,7 @@ class FinalBlock(msgspec.Struct, frozen=True, kw_only=True):
     txs: tuple[bytes, ...]
     results: tuple[TxResult, ...]
     app_hash: bytes
+    faults: int = 0
 
 
 class Follower(Protocol):

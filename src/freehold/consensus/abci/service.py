@@ -285,6 +285,7 @@ class AbciService:
             txs=request.txs,
             results=answer.tx_results,
             app_hash=answer.app_hash,
+            faults=len(request.misbehavior),
         )
         return wire.ResponseFinalizeBlock(
             tuple(_result(result) for result in answer.tx_results),

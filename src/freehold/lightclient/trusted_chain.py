@@ -27,7 +27,7 @@ HOPS_TIMEOUT_S: Final = 60.0  # for all the blocks between, from one server
 COMPARE_EVERY_S: Final = 60.0
 COMPARE_TIMEOUT_S: Final = 2.0  # for a server's word on one header; a silent one delays a read no longer
 OWN_WORD: Final = 2  # times as long for whose header it is: it has just answered, and is left when it does not
-CONFLICT_TIMEOUT_S: Final = 20.0  # for its whole story, when its word differs
+STORY: Final = 4  # times as long for the whole story of one whose word differs: also its proof must not cost a fence
 MAX_WITNESSES: Final = 3  # compared with at a time, in turn
 MAX_STATES: Final = 64
 NEVER_PRUNED: Final = 10  # newest blocks that every server keeps
@@ -205,7 +205,8 @@ class TrustedChain:
             state: of the header.
             primary: who gave it; it must itself answer what is asked of it.
             witnesses: the others.
-            limit_s: for their word on one header; who takes longer is silent.
+            limit_s: for their word on one header, and `STORY` times as long for the proof of another; who takes longer
+                is silent.
 
         Raises:
             DivergedError: another server tells another story, which also verifies; the evidence is kept.
@@ -434,7 +435,7 @@ class TrustedChain:
         questions = WitnessCheck(trace, self._bounds, now_ms)
         async with asyncio.timeout(limit_s):
             await _ask_target(questions, witness.fetch, trace[-1].height)
-        async with asyncio.timeout(CONFLICT_TIMEOUT_S):
+        async with asyncio.timeout(STORY * limit_s):
             while (wanted := questions.wanted) is not None:
                 questions.feed(await witness.fetch(wanted))
         return questions.answer

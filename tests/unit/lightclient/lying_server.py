@@ -16,13 +16,17 @@ Twist = Callable[[str, Any], Any]  # path and decoded answer -> what is sent ins
 
 
 class LyingServer:
-    """Set `twist` to change JSON, `source` to answer by path (with a status, or 200), `raw` to send bytes, or none."""
+    """Set `twist` to change JSON, `source` to answer by path (with a status, or 200), `raw` to send bytes, or none.
+
+    `slow` is waited for before an answer of `source`.
+    """
 
     def __init__(self, desk: FakeDesk, *, timeout_s: float = 5.0, **fields: Any) -> None:
         self.face = Face(desk)
         self.twist: Twist | None = None
         self.raw: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
         self.source: Callable[[str], Any] | None = None
+        self.slow: Callable[[str], Awaitable[None]] | None = None
         self._timeout_s = timeout_s
         self._fields = fields  # of the client
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,6 +73,8 @@ class LyingServer:
             await self.raw(writer)
             return
         if self.source is not None:
+            if self.slow is not None:
+                await self.slow(path)
             told = self.source(path)
             status, document = told if isinstance(told, tuple) else (200, told)
             await send(writer, status, json.dumps(document).encode())

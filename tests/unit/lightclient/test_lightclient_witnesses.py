@@ -146,6 +146,31 @@ def test_a_witness_that_is_silent_or_away_delays_a_little_and_refuses_nothing():
     assert client.comparison == trusted_chain.Comparison(TOP, 0, 0, 2, 0)
 
 
+def test_a_witness_that_drips_another_story_is_silent():
+    """It shows another header at once, and what would prove it slowly: a node's fence must not wait for that."""
+    fork = History(TRUE.sets, fork=b"other")
+    dripped: list[str] = []
+
+    async def go() -> LedgerClient:
+        async with LyingServer(DESK) as primary, LyingServer(DESK) as dripping:
+            primary.source = Source(true_block).answer
+            dripping.source = Source(lambda height: fork.block(height) if height > 40 else true_block(height)).answer
+
+            async def drip(path: str) -> None:
+                if not path.endswith(f"={TOP}"):
+                    dripped.append(path)
+                    await asyncio.sleep(0.8)
+
+            dripping.slow = drip
+            client = client_of(f"{primary.url},{dripping.url}", timeout_s=1.0)
+            await client.refresh()
+            await client.close()
+            return client
+
+    assert run(go()).comparison == trusted_chain.Comparison(TOP, 0, 0, 1, 0)
+    assert dripped
+
+
 def test_a_witness_that_is_behind_is_no_liar():
     behind = desk_at(4)
     desk = desk_at(9)

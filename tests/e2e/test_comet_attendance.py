@@ -116,6 +116,13 @@ async def run(homes: Sequence[OperatorHome], daemons: list[LedgerProcess], owner
         daemons[-1] = LedgerProcess(homes[-1].folder)
         url = await asyncio.to_thread(daemons[-1].wait_started)
         notice = await told(homes[-1], url, "validator_absent")
+        words = ("ledger", "status", "--home", str(homes[-1].folder))
+        standing = (await asyncio.to_thread(owner.type, *words))["standing"]
+        assert standing["state"] == "absent" and standing["may_rejoin"]
+        assert standing["next"] == f"freehold ledger rejoin {idle.hex()}"
+        assert standing["next"] in await asyncio.to_thread(owner.read, *words)
+        beside = await asyncio.to_thread(owner.type, "ledger", "status", "--home", str(homes[0].folder))
+        assert (beside["standing"]["state"], beside["standing"]["absent"]) == ("votes", [idle.hex()])
         assert notice is not None
         assert f"freehold ledger rejoin {idle.hex()}" in notice["hint"]
         await rejoined(owner, idle)

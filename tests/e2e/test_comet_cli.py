@@ -52,6 +52,12 @@ def test_two_operators_found_run_and_stop_a_chain(tmp_path: Path) -> None:
         assert wait_until(lambda: all(height(port) >= 3 for port in rpc), START_S)
         status = run("status", "--home", str(homes[1]))
         assert status["peers"] == 1 and status["height"] >= 3 and status["validators"] == 2
+        standing = status["standing"]
+        assert (
+            standing["state"] == "votes"
+            and standing["validator"] == json.loads((homes[1] / "operator.json").read_bytes())["validator"]
+        )
+        assert (standing["may_rejoin"], standing["next"], standing["absent"]) == (None, "", [])
         assert int(status["trust"].partition(":")[0]) >= 3 and len(status["trust"].partition(":")[2]) == 64
     finally:
         for daemon in daemons:

@@ -1,30 +1,37 @@
 """`freehold ledger`: the engine of many validators: install it, found a chain, run a validator."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
 
 from freehold.base.amounts import TOKEN
+from freehold.base.codec import Record
 from freehold.base.errors import InvalidInputError, RefusedError, UnreachableError
 from freehold.base.limits import MAX_CHAIN_ID_BYTES
 from freehold.base.presets import ELECTIONS, PRESETS
 from freehold.cli import bonds, joining, snapshots, upgrades, validators
 from freehold.cli.output import Json, Result, say
+from freehold.client.validators import Values, view_validators
 from freehold.consensus.comet import install as engines
-from freehold.consensus.comet.client import CometClient
+from freehold.consensus.comet.client import CometClient, RpcError
 from freehold.consensus.comet.founding import bonds_of, check_folder, check_founder, genesis_of, settle
 from freehold.consensus.comet.operators import Card, OperatorHome, read_card
+from freehold.consensus.ledger_application import genesis_preset
 from freehold.crypto.entropy import random_bytes
 from freehold.crypto.strkey import decode_account
 from freehold.ledger.genesis import app_state_document
+from freehold.ledger.state import decode_record
 from freehold.light.genesis import parse_genesis
 from freehold.light.headers import header_hash
 from freehold.rpc.config import load_home, parse_address
 from freehold.rpc.main import run_home
 from freehold.rpc.reindex import reindex as rebuild_index
+
+R = TypeVar("R", bound=Record)
 
 app = App(name="ledger", help="A ledger of many validators on CometBFT: install the engine, found a chain, run it.")
 for command in (
@@ -255,6 +262,7 @@ async def _status(home: OperatorHome) -> Result:
     async with CometClient(home.rpc_socket) as client:
         now = await client.status()
         newest = await client.light_block(now.height, genesis) if now.height else None
+        standing = await _standing(client, home, now.height) if now.height else None
     document = {
         "chain_id": genesis.chain_id,
         "engine": "cometbft",
@@ -268,4 +276,31 @@ async def _status(home: OperatorHome) -> Result:
         "mempool_txs": now.waiting_txs,
         "mempool_bytes": now.waiting_bytes,
     }
-    return Result(document, "\n".join(f"{key:<14} {value}" for key, value in document.items()))
+    lines = [f"{key:<14} {value}" for key, value in document.items()]
+    if standing is not None:
+        lines += validators.standing_text(standing)
+    return Result(document | {"standing": standing}, "\n".join(lines))
+
+
+async def _standing(client: CometClient, home: OperatorHome, height: int) -> dict[str, Any] | None:
+    """How this validator stands, by its own state; None where that is not kept, as in a restore."""
+
+    async def read(wanted: Sequence[bytes]) -> Values:
+        return _Own({key: await client.state_value(key, height) for key in wanted})
+
+    try:
+        view = await view_validators(read, genesis_preset(home.genesis()), home.card().validator_key)
+    except RpcError:
+        return None
+    return validators.standing_document(view, home.card().validator_key)
+
+
+class _Own:
+    """Records as the engine's application gives them; its operator trusts her own process."""
+
+    def __init__(self, values: dict[bytes, bytes | None]) -> None:
+        self._values = values
+
+    def get(self, key: bytes, kind: type[R]) -> R | None:
+        value = self._values[key]
+        return None if value is None else decode_record(value, kind)

@@ -60,6 +60,46 @@ def _state_of(view: ValidatorsView, row: ValidatorRow) -> str:
     return "stands" if listed else "unlisted"
 
 
+def standing_document(view: ValidatorsView, validator: bytes) -> dict[str, Any]:
+    """How one validator stands, and who else is out: of `ledger status`."""
+    row = view.find(validator)
+    state = "no_bond" if row is None else _state_of(view, row)
+    returns_ms = 0 if row is None else row.returns_ms
+    return {
+        "validator": validator.hex(),
+        "state": state,
+        "missed_blocks": 0 if row is None else row.missed,
+        "counted_blocks": view.counted,
+        "may_rejoin": time_text(returns_ms) if returns_ms else None,
+        "next": _next_step(state, validator, returns_ms),
+        "absent": [one.validator.hex() for one in view.rows if one.returns_ms and one.validator != validator],
+    }
+
+
+def _next_step(state: str, validator: bytes, returns_ms: int) -> str:
+    name = validator.hex()
+    if state == "removed":
+        return f"freehold ledger unbond {name} --all"
+    if returns_ms:
+        return f"freehold ledger rejoin {name}"
+    return "freehold ledger bond AMOUNT --home HOME" if state in ("no_bond", "unlisted") else ""
+
+
+def standing_text(standing: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    says = {
+        "absent": f"is out, for it did not sign: once it runs, its owner puts it back from {standing['may_rejoin']} on",
+        "removed": "misbehaved: its bond was cut and its key never stands again; its owner takes the rest back",
+        "no_bond": "has no seat and no bond",
+        "unlisted": "has a bond and no place among the candidates: a higher bond finds one",
+    }.get(standing["state"], standing["state"])
+    step = f": `{standing['next']}`" if standing["next"] else ""
+    lines = [f"{'validator':<14} {standing['validator'][:16]} {says}{step}"]
+    if standing["absent"]:
+        lines.append(f"{'also out':<14} {', '.join(name[:16] for name in standing['absent'])}")
+    return lines
+
+
 def _document(view: ValidatorsView) -> dict[str, Any]:
     total = view.power
     return {

@@ -3,12 +3,14 @@
 Everything is read with proofs at one height. Spec: docs/spec/validators.md.
 """
 
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from msgspec import Struct
 
+from freehold.base.codec import Record
 from freehold.base.errors import InvalidInputError, RefusedError
-from freehold.base.presets import AttendancePreset, ElectionPreset
+from freehold.base.presets import AttendancePreset, ElectionPreset, Preset
 from freehold.client.session import Session
 from freehold.ledger import keys, schedule
 from freehold.ledger.attendance import attendance_preset, least_blocks
@@ -26,6 +28,18 @@ from freehold.ledger.records import (
     ValidatorBond,
     ValidatorSets,
 )
+
+R = TypeVar("R", bound=Record)
+
+
+class Values(Protocol):
+    """Records of one state."""
+
+    def get(self, key: bytes, kind: type[R]) -> R | None:
+        """The record at a key that was asked for; None where the state has none."""
+
+
+Reader = Callable[[Sequence[bytes]], Awaitable[Values]]
 
 COUNTS_ERA: Final = 3  # the rule-set from which on a withdrawal's blocks count from the era's end, as its time does
 _RECORDS = (
@@ -153,7 +167,29 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
         UnreachableError: no answer in time.
         NotVerifiedError: what was answered is not proven.
     """
-    found = await session.ledger.read(_RECORDS)
+    height: int | None = None
+
+    async def read(wanted: Sequence[bytes]) -> Values:
+        nonlocal height
+        found = await session.ledger.read(wanted, height)
+        height = found.at.height
+        return found
+
+    return await view_validators(read, session.preset, also)
+
+
+async def view_validators(read: Reader, chain: Preset, also: bytes = b"") -> ValidatorsView:
+    """Put the validators and candidates together from records of one state, whoever reads them.
+
+    Args:
+        read: gives records by their keys, each time of the same state.
+        chain: its preset.
+        also: a validator that is looked up although it neither votes nor stands.
+
+    Raises:
+        RefusedError: the state holds no ledger.
+    """
+    found = await read(_RECORDS)
     params, totals = found.get(keys.PARAMS, Params), found.get(keys.TOTALS, Totals)
     if params is None or totals is None:
         raise RefusedError("the state holds no ledger", code="no_ledger")
@@ -168,13 +204,13 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
     missed, absent = ({}, {}) if attendance is None else (dict(attendance.missed), dict(attendance.absent))
     listed = [entry[1] for entry in entries]
     everyone = list(dict.fromkeys([*newest, *now, *listed, *absent, *([also] if also else [])]))
-    bonds = await session.ledger.read([keys.bond_key(key) for key in everyone], found.at.height)
+    bonds = await read([keys.bond_key(key) for key in everyone])
     preset = None if elections is None else preset_of(elections)
     judged = None if attendance is None else attendance_preset(attendance)
 
     def begin_ms(era: int) -> int:
         first = 0 if preset is None else era * preset.era_epochs
-        return schedule.epoch_start_ms(session.preset, params.genesis_ms, first)
+        return schedule.epoch_start_ms(chain, params.genesis_ms, first)
 
     next_ms = 0 if preset is None else begin_ms(era_at(preset, totals.epoch) + 1)
     counts_era = next(version for start, version in reversed(params.rules) if start <= totals.height + 1) >= COUNTS_ERA
@@ -202,12 +238,10 @@ async def read_validators(session: Session, also: bytes = b"") -> ValidatorsView
         table=entries,
         next_election_ms=next_ms,
         liable_height=(
-            last_height(session.preset, totals.height + 1, next_ms - totals.time_ms)
-            if counts_era
-            else totals.height + 1
+            last_height(chain, totals.height + 1, next_ms - totals.time_ms) if counts_era else totals.height + 1
         ),
         attendance=judged,
-        least_blocks=least_blocks(session.preset, preset) if judged is not None and preset is not None else 0,
+        least_blocks=least_blocks(chain, preset) if judged is not None and preset is not None else 0,
         counted=0 if attendance is None else totals.height - attendance.since_height,
         rows=sorted(rows, key=lambda row: (-row.power, -(row.bond.stake if row.bond else 0), row.validator)),
     )

@@ -34,6 +34,7 @@ EXTENSION_ROOM_BYTES: Final = 96  # of a block, for what an application makes of
 CODESPACE: Final = "freehold"
 EVENT_KEY: Final = "data"  # the attribute that holds an event's record, in hex
 STORE_PATH: Final = b"/store"
+ABSENT: Final = "absent"  # the log of a query for a key without a value
 PROOF_TYPE: Final = "ics23:smt"
 MAX_STATE_KEY_BYTES: Final = 1 * KIB
 NO_ROOM: Final = 1 << 16  # outside the ledger's codes: acceptable, but without room; the log says why in three lines
@@ -143,7 +144,7 @@ class AbciService:
             value=answer.value or b"",
             proof_ops=proof,
             height=answer.height,
-            log="" if answer.value is not None else "absent",
+            log="" if answer.value is not None else ABSENT,
         )
 
     def _info(self, _: wire.RequestInfo) -> wire.ResponseInfo:

@@ -15,7 +15,7 @@ import msgspec
 from freehold.base.decoders import decode_json
 from freehold.base.errors import FreeholdError, RemoteProtocolError, UnreachableError
 from freehold.consensus.abci.following import FinalBlock
-from freehold.consensus.abci.service import EVENT_KEY
+from freehold.consensus.abci.service import ABSENT, EVENT_KEY, STORE_PATH
 from freehold.consensus.application import Event, TxResult
 from freehold.light.genesis import TrustedGenesis, parse_time
 from freehold.light.headers import make_validator, make_validator_set
@@ -148,6 +148,21 @@ class CometClient:
             else:
                 last = middle
         return first, newest
+
+    async def state_value(self, key: bytes, height: int) -> bytes | None:
+        """Get the value at a key of the application's state after a height; None where it has none.
+
+        Raises:
+            RpcError: that state is not kept, or not made yet.
+        """
+        answer = await self._call("abci_query", path=STORE_PATH.decode(), data=key.hex(), height=str(height))
+        try:
+            response = answer["response"]
+            if int(response.get("code") or 0):
+                raise RpcError(f"the application refused: {response.get('log')}", code="rpc_refused")
+            return None if response.get("log") == ABSENT else _base64(response.get("value") or "")
+        except (KeyError, TypeError, ValueError) as error:
+            raise _malformed("abci_query", error) from None
 
     async def validators(self, height: int) -> ValidatorSet:
         """Get the validators who sign the block of a height.

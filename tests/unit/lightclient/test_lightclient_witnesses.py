@@ -168,7 +168,7 @@ def test_a_witness_that_drips_another_story_is_silent():
             return client
 
     assert run(go()).comparison == trusted_chain.Comparison(TOP, 0, 0, 1, 0)
-    assert dripped
+    assert 1 <= len(dripped) <= 2, "it was heard for longer than four times a word"
 
 
 def test_a_witness_that_is_behind_is_no_liar():

@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_grid import FEE, Grid, Key, state_digest
 
-from freehold.base.presets import MINIMAL_ELECTIONS
+from freehold.base.codec import encode
+from freehold.base.presets import MINIMAL_ELECTIONS, ElectionPreset
+from freehold.ledger import keys
 from freehold.ledger.codes import Code
+from freehold.ledger.records import Params
+from freehold.ledger.rules import RULE_SETS
 from freehold.ledger.transactions import Body, Deploy, LeaseOrder, Probe, Report, Resources, Transfer
 
 BODIES: tuple[type, ...] = get_args(Body)
@@ -18,8 +22,9 @@ U64 = (1 << 64) - 1
 I64 = -(1 << 63)
 
 
-def build() -> Grid:
-    grid = Grid(validators=4, elections=MINIMAL_ELECTIONS)
+def build(rules: int = 3, elections: ElectionPreset | None = MINIMAL_ELECTIONS) -> Grid:
+    grid = Grid(validators=4, elections=elections)
+    grid.state[keys.PARAMS] = encode(msgspec.structs.replace(grid.need(keys.PARAMS, Params), rules=[(1, rules)]))
     grid.block()
     grid.deploy(grid.tenants[0], [[0, 2]])
     grid.next_epoch()
@@ -59,25 +64,38 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return st.tuples(*[values(arg) for arg in args])
 
 
-SENDERS = [GRID.tenants[0], GRID.faucet, GRID.farms[0], GRID.nodes[0], GRID.nodes[2], GRID.operators[0]]
+NEWER = sorted(set(RULE_SETS[3].processes) - set(RULE_SETS[1].processes), key=lambda kind: kind.__name__)
+BARE = {rules: build(rules, None) for rules in (2, 3)}
+
+
+def attempts(grid: Grid, body_type: type) -> None:
+    senders = [grid.tenants[0], grid.faucet, grid.farms[0], grid.nodes[0], grid.nodes[2], *grid.operators[:1]]
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(values(body_type), st.sampled_from(senders))
+    def attempt(body: Any, sender: Key) -> None:
+        before = dict(grid.state), grid.height, grid.now
+        try:
+            data = grid.tx(sender, body)
+            code = grid.check(data)
+            result = grid.block(data, dt=10)[0]  # the invariants are checked
+            assert isinstance(code, Code)
+            assert result.code == code
+        finally:
+            grid.state, grid.height, grid.now = before
+
+    attempt()
 
 
 @pytest.mark.parametrize("body_type", BODIES, ids=lambda kind: kind.__name__)
 def test_any_contents_get_a_code(body_type: type) -> None:
-    @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(values(body_type), st.sampled_from(SENDERS))
-    def attempt(body: Any, sender: Key) -> None:
-        before = dict(GRID.state), GRID.height, GRID.now
-        try:
-            data = GRID.tx(sender, body)
-            code = GRID.check(data)
-            result = GRID.block(data, dt=10)[0]  # the invariants are checked
-            assert isinstance(code, Code)
-            assert result.code == code
-        finally:
-            GRID.state, GRID.height, GRID.now = before
+    attempts(GRID, body_type)
 
-    attempt()
+
+@pytest.mark.parametrize("rules", BARE)
+@pytest.mark.parametrize("body_type", NEWER, ids=lambda kind: kind.__name__)
+def test_any_contents_get_a_code_where_nobody_is_elected(body_type: type, rules: int) -> None:
+    attempts(BARE[rules], body_type)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -251,16 +251,17 @@ class Endpoint:
             task.add_done_callback(self._handshakes.discard)
 
     async def _watch_sockets(self) -> None:
-        """Find a listening endpoint that has lost a socket: an idle one does not notice, and nothing reaches it."""
+        """Find a listening endpoint that has lost its sockets: an idle one does not notice, and nothing reaches it."""
         while self._alpns:
             await asyncio.sleep(LOOK_S)
             inner = self._inner
-            if await self._has_lost_socket():
+            if await self._has_lost_sockets():
                 await self._renew(inner)
 
-    async def _has_lost_socket(self) -> bool:
-        for _ in range(2):  # the second look passes by a socket that is just being bound anew
-            if all(is_bound(address) for address in self._addresses):
+    async def _has_lost_sockets(self) -> bool:
+        for _ in range(2):  # the second look passes by sockets that are just being bound anew
+            # One of two families may be away for long; the other one serves meanwhile.
+            if any(is_bound(address) for address in self._addresses):
                 return False
             await asyncio.sleep(RENEWAL_PAUSE_S)
         return True

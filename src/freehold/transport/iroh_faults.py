@@ -21,8 +21,8 @@ _CLOSED_STREAM = "ClosedStream"
 
 
 def words(error: Fault) -> str:
-    """What the binding says."""
-    return error.message() if isinstance(error, iroh.IrohError) else str(error) or "the library failed"
+    """What the binding says; never empty."""
+    return (error.message() if isinstance(error, iroh.IrohError) else str(error)).strip() or "the library failed"
 
 
 def is_dead_endpoint(error: Fault) -> bool:
@@ -75,4 +75,4 @@ def stream_error(error: Fault) -> FreeholdError:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1].strip()[:200] if text.strip() else "no reason given"
+    return text.splitlines()[-1].strip()[:200]

@@ -92,10 +92,25 @@ def test_closing_ends_a_renewal_and_whoever_waits_for_it(monkeypatch: pytest.Mon
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("lost", "is_lost"), [("127.0.0.1", False), ("::1", False), ("", True)])
+def test_an_endpoint_with_one_of_two_families_serves_on(
+    monkeypatch: pytest.MonkeyPatch, lost: str, is_lost: bool
+) -> None:
+    monkeypatch.setattr(iroh_endpoint, "is_bound", lambda address: lost not in address)
+
+    async def scenario() -> None:
+        endpoint = await Endpoint.create(os.urandom(32), ["127.0.0.1:0", "[::1]:0"], ["a"])
+        assert await endpoint._has_lost_sockets() == is_lost
+        await endpoint.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_is_left_of_a_panic_in_the_library_is_an_error_of_the_connection() -> None:
     panic = InternalError("one path exists")
     for error in (connection_error(panic), stream_error(panic), dial_error(panic, "ab" * 32)):
         assert error.exit_code == 4
         assert "one path exists" in error.message
+    assert "failed" in connection_error(InternalError()).message
     assert issubclass(iroh.IrohError, Exception)
     assert not issubclass(iroh.IrohError, InternalError), "both have to be caught"

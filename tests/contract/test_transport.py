@@ -197,8 +197,9 @@ def test_closing_an_endpoint_is_quick_and_wakes_its_acceptor(create: Create) -> 
 
 
 _SERVER = """
-import asyncio, sys
+import asyncio, signal, sys
 from freehold.transport.iroh_endpoint import Endpoint
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background, which ignores it
 async def main():
     asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is not the question here
     endpoint = await Endpoint.create(bytes.fromhex(sys.argv[1]), ["127.0.0.1:0"], [sys.argv[2]])
